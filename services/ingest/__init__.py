@@ -1,0 +1,1 @@
+"""Brings bars in from the provider and serves them."""
