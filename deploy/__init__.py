@@ -1,0 +1,1 @@
+"""What runs MDW: the local stack, the image, compose and Kubernetes."""

@@ -1,0 +1,173 @@
+"""Fixtures: one Postgres and one migrated database a session, emptied between tests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
+from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TABLES = """
+SELECT n.nspname || '.' || c.relname AS name, c.oid::bigint AS oid
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('auth', 'symbols', 'ingest')
+  AND c.relkind IN ('r', 'p')
+  AND NOT c.relispartition
+ORDER BY 1
+"""
+REFERENCES = (
+    "SELECT conrelid::bigint AS child, confrelid::bigint AS parent FROM pg_catalog.pg_constraint WHERE contype = 'f'"
+)
+# Their rows are the migrations' own and no test changes them.
+UNTOUCHED = {"ingest.sessions", "auth.token_key", "symbols.token_key", "ingest.token_key"}
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """The server of the session: `admin_url` may create roles and databases."""
+
+    admin_url: str
+    passwords: dict[str, str]
+
+    def url(self, database: str, user: str | None = None) -> str:
+        """Returns the URL of a database for one of the roles, default the admin."""
+        parts = urlsplit(self.admin_url)
+        host = parts.netloc.rpartition("@")[2]
+        login = parts.netloc.rpartition("@")[0] if user is None else f"{user}:{quote(self.passwords[user], safe='')}"
+        return urlunsplit(parts._replace(netloc=f"{login}@{host}", path=f"/{database}"))
+
+
+@dataclass(frozen=True)
+class MigratedDatabase:
+    """A database at the newest schema version, as each role reaches it."""
+
+    name: str
+    admin_url: str
+    owner_url: str
+    auth_url: str
+    symbols_url: str
+    ingest_url: str
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PostgresServer]:
+    """The server DATABASE_URL names, else an embedded one that lasts as long as the session."""
+    embedded = None
+    admin_url = os.environ.get("DATABASE_URL", "")
+    if not admin_url:
+        embedded = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=FAST_SETTINGS)
+        embedded.start()
+        admin_url = embedded.url()
+    server = PostgresServer(admin_url, {login: secrets.token_urlsafe(16) for login in (OWNER, *LOGINS)})
+    conn = await asyncpg.connect(admin_url)
+    await ensure_logins(conn, server.passwords)
+    await conn.close()
+    yield server
+    if embedded:
+        embedded.stop()
+
+
+async def _new_database(server: PostgresServer) -> str:
+    name = f"mdw_test_{secrets.token_hex(6)}"
+    conn = await asyncpg.connect(server.admin_url)
+    await ensure_database(conn, name)
+    await conn.close()
+    return name
+
+
+async def _drop_database(server: PostgresServer, name: str) -> None:
+    conn = await asyncpg.connect(server.admin_url)
+    await conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await conn.close()
+
+
+@pytest.fixture
+async def empty_database(postgres: PostgresServer) -> AsyncIterator[str]:
+    """The owner's URL of a fresh empty database, dropped after the test."""
+    name = await _new_database(postgres)
+    yield postgres.url(name, OWNER)
+    await _drop_database(postgres, name)
+
+
+@pytest.fixture(scope="session")
+async def database(postgres: PostgresServer) -> AsyncIterator[MigratedDatabase]:
+    """The session's migrated database; `clean` empties it before each test that uses it."""
+    from migrator import runner  # noqa: PLC0415
+
+    name = await _new_database(postgres)
+    await runner.up(postgres.url(name, OWNER))
+    auth, symbols, ingest = (postgres.url(name, login) for login in LOGINS)
+    yield MigratedDatabase(name, postgres.url(name), postgres.url(name, OWNER), auth, symbols, ingest)
+    await _drop_database(postgres, name)
+
+
+RESTORE = "INSERT INTO {0} SELECT * FROM jsonb_populate_recordset(NULL::{0}, $1::text::jsonb)"
+
+
+def _children_first(tables: dict[int, str], references: list[tuple[int, int]]) -> list[str]:
+    order = TopologicalSorter({oid: set[int]() for oid in tables})
+    for child, parent in references:
+        if child != parent and child in tables and parent in tables:
+            order.add(parent, child)
+    return [tables[oid] for oid in order.static_order()]
+
+
+class Cleaner:
+    """Puts the tables back to what the migrations left in them."""
+
+    def __init__(self, conn: asyncpg.Connection) -> None:
+        self._conn = conn
+        self._deletes = ""
+        self._seeds: list[tuple[str, str]] = []
+
+    async def learn(self) -> None:
+        """Notes the tables, children first, and the rows that migrations put there."""
+        tables = {row["oid"]: row["name"] for row in await self._conn.fetch(TABLES)}
+        references = [(row["child"], row["parent"]) for row in await self._conn.fetch(REFERENCES)]
+        names = [name for name in _children_first(tables, references) if name not in UNTOUCHED]
+        self._deletes = ";".join(f"DELETE FROM {name}" for name in names)
+        for name in reversed(names):
+            rows = await self._conn.fetchval(f"SELECT jsonb_agg(to_jsonb(t))::text FROM {name} AS t")
+            if rows:
+                self._seeds.append((RESTORE.format(name), rows))
+
+    async def clean(self) -> None:
+        async with self._conn.transaction():
+            await self._conn.execute(self._deletes)
+            for statement, rows in self._seeds:
+                await self._conn.execute(statement, rows)
+
+
+@pytest.fixture(scope="session")
+async def _cleaner(database: MigratedDatabase) -> AsyncIterator[Cleaner]:
+    conn = await asyncpg.connect(
+        database.admin_url, server_settings={"lock_timeout": "5s", "application_name": "tests clean"}
+    )
+    cleaner = Cleaner(conn)
+    await cleaner.learn()
+    yield cleaner
+    await conn.close()
+
+
+@pytest.fixture
+async def _emptied(_cleaner: Cleaner) -> None:
+    await _cleaner.clean()
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> None:
+    """Empties the database before each test that uses it."""
+    if "database" in request.fixturenames:
+        request.getfixturevalue("_emptied")
