@@ -1,0 +1,1 @@
+"""Ordered SQL files, applied once each: nothing half-done, ever."""

@@ -1,0 +1,130 @@
+"""Applies one file: in a transaction with its history row, or alone where PostgreSQL allows nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from migrator import history, lock
+from migrator.check import needs_no_transaction
+from migrator.connect import LOST
+from migrator.errors import SqlFailed, TryAgain
+from migrator.scan import scan
+from migrator.watch import Watch
+from migrator.where import failed_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrator.files import Migration
+
+# What passes by itself: a lock not granted in time, a deadlock, a conflict with another transaction.
+CONFLICTS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', $1, true), pg_current_xact_id()::text"
+XID = "SELECT pg_current_xact_id()::text"
+# Deferred constraints are judged here, where the file is still named; then the session is as it began.
+SETTLE = "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
+
+
+class CommitUnknown(Exception):
+    """The connection broke while COMMIT was under way: only the history can say what happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long locks are waited for: once, in milliseconds, and in all, in seconds."""
+
+    lock_timeout_ms: int = 100
+    retry_for: float = 120.0
+
+
+def runs_alone(migration: Migration) -> bool:
+    """Whether the file runs outside a transaction.
+
+    The marker is leave, not order: what can run in a transaction does, so that its history row commits with it.
+    """
+    if not migration.no_transaction:
+        return False
+    statement = scan(migration.sql).statements[0]
+    return needs_no_transaction(statement) or statement.verbs[0] in {"CALL", "DO"}
+
+
+async def apply_file(
+    conn: asyncpg.Connection, migration: Migration, patience: Patience, watch: Watch, say: Callable[[str], None]
+) -> int:
+    """Applies a file in one transaction with its history row; returns its milliseconds.
+
+    A lock that is not granted soon is given up and asked for again, so that readers never queue behind the file.
+    """
+    deadline = time.monotonic() + patience.retry_for
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            async with watch.over(conn):
+                return await _attempt(conn, migration, patience)
+        except CONFLICTS as error:
+            await conn.execute("ROLLBACK")
+            if time.monotonic() >= deadline:
+                raise _gave_up(migration, patience, watch, error) from error
+            say(f"{migration.file}: {error}; trying again{watch.blockers_text()}")
+        except asyncpg.PostgresError as error:
+            raise await _failure(conn, migration, error) from error
+        except LOST as error:
+            raise _lost(migration, error) from error
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads the tries
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def _attempt(conn: asyncpg.Connection, migration: Migration, patience: Patience) -> int:
+    started = time.monotonic()
+    await conn.execute(BEGIN)
+    _, xid = await conn.fetchrow(SET_LOCK_TIMEOUT, f"{patience.lock_timeout_ms}ms")
+    await conn.execute(migration.sql)
+    await conn.execute(SETTLE)
+    if await conn.fetchval(XID) != xid:
+        raise _escaped(migration)
+    if not await lock.is_held(conn):
+        raise SqlFailed.of(migration.file, "released the migrator's lock; the file was undone")
+    milliseconds = int((time.monotonic() - started) * 1000)
+    await history.record(conn, migration, history.APPLIED, milliseconds)
+    await _commit(conn)
+    return milliseconds
+
+
+async def _commit(conn: asyncpg.Connection) -> None:
+    try:
+        await conn.execute("COMMIT")
+    except LOST as error:
+        raise CommitUnknown from error
+
+
+def _escaped(migration: Migration) -> SqlFailed:
+    message = "ended its own transaction: what ran before that is committed, though the file is not recorded"
+    hint = "remove COMMIT or ROLLBACK from the file, and undo by hand what it left behind"
+    return SqlFailed.of(migration.file, message, hint)
+
+
+async def _failure(conn: asyncpg.Connection, migration: Migration, error: asyncpg.PostgresError) -> SqlFailed | TryAgain:
+    if isinstance(error, LOST) or conn.is_closed():
+        return _lost(migration, error)
+    await conn.execute("ROLLBACK")
+    return SqlFailed([await failed_at(conn, migration, error)])
+
+
+def _lost(migration: Migration, error: Exception) -> TryAgain:
+    code = getattr(error, "sqlstate", None)
+    text = f"{error} ({code})" if code else str(error) or type(error).__name__
+    return TryAgain.of(migration.file, f"the connection was lost, and the server undid the file: {text}", "run it again")
+
+
+def _gave_up(migration: Migration, patience: Patience, watch: Watch, error: Exception) -> TryAgain:
+    message = f"{error}, for {patience.retry_for:.0f} s; nothing was changed{watch.blockers_text()}"
+    return TryAgain.of(migration.file, message, "run it again when those sessions are done")

@@ -1,0 +1,145 @@
+"""Opens the one connection that a run needs, and refuses servers that a migration must not meet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from migrator.errors import BadFiles, TryAgain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONNECT_TIMEOUT = 10.0
+RETRY_EVERY = 0.25
+
+# Start-up settings, because RESET ALL after each file goes back to these and to nothing else.
+# The connection check lets the server notice a killed migrator within a second, and free its locks.
+SESSION = {
+    "application_name": "mdw-migrator",
+    "search_path": "public",
+    "client_connection_check_interval": "1000",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "10000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+LOOK = """
+SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby,
+       current_setting('transaction_read_only') = 'on' AS read_only,
+       has_database_privilege(current_database(), 'CREATE') AS may_create,
+       current_database() AS database, current_user AS role,
+       current_setting('server_version_num')::int AS server_version
+"""
+
+# Not worth waiting for: the server answered, and will answer the same again.
+FATAL = (
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ProtocolViolationError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InsufficientPrivilegeError,
+)
+# Not QueryCanceledError, which is of the same class: a statement_timeout is the file's own affair.
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+MINIMUM_SERVER = 150000
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the server says about itself and about us."""
+
+    pid: int
+    standby: bool
+    read_only: bool
+    may_create: bool
+    database: str
+    role: str
+    server_version: int
+
+
+async def connect(dsn: str, wait: float, say: Callable[[str], None], before_waiting: Callable[[], None]) -> asyncpg.Connection:
+    """Connects, trying for up to `wait` seconds while the server is away or starting."""
+    deadline = time.monotonic() + wait
+    said = False
+    while True:
+        try:
+            return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0, server_settings=SESSION)
+        except FATAL as error:
+            raise _fatal(error) from error
+        except ValueError as error:
+            raise BadFiles.of("", f"the database URL is not understood: {error}") from None
+        except UNREACHABLE as error:
+            if not said:
+                before_waiting()
+            if time.monotonic() >= deadline:
+                raise TryAgain.of("", f"the database cannot be reached: {_plain(error)}") from error
+            if not said:
+                say(f"waiting up to {wait:.0f} s for the database: {_plain(error)}")
+            said = True
+        await asyncio.sleep(RETRY_EVERY)
+
+
+async def look(conn: asyncpg.Connection) -> Server:
+    """Asks what kind of server this is; raises BadFiles where a pooler stands in between."""
+    server = Server(*await conn.fetchrow(LOOK))
+    if server.pid != conn.get_server_pid():
+        raise BadFiles.of("", "a connection pooler stands between the migrator and PostgreSQL", POOLER_HINT)
+    return server
+
+
+def require_writable(server: Server, *, first_run: bool) -> None:
+    """Raises BadFiles unless this role may migrate this server."""
+    if server.server_version < MINIMUM_SERVER:
+        raise BadFiles.of("", f"PostgreSQL {server.server_version // 10000} is too old", "15 or newer is needed")
+    if server.standby or server.read_only:
+        kind = "a standby" if server.standby else "read-only"
+        raise BadFiles.of("", f"the server is {kind}", "point MIGRATION_DATABASE_URL at the primary")
+    if first_run and not server.may_create:
+        message = f"role {server.role} may not create schemas in database {server.database}"
+        hint = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}"
+        raise BadFiles.of("", message, hint)
+
+
+POOLER_HINT = (
+    "its sessions are shared, so the lock would hold nothing: set MIGRATION_DATABASE_URL to PostgreSQL's own address"
+)
+
+
+async def close(conn: asyncpg.Connection) -> None:
+    """Ends the session, and with it every lock, whatever state it is in."""
+    try:
+        await conn.close(timeout=2)
+    except (TimeoutError, *UNREACHABLE):
+        conn.terminate()
+
+
+def _fatal(error: Exception) -> BadFiles:
+    if "startup parameter" in str(error):
+        return BadFiles.of("", f"a connection pooler answered: {error}", POOLER_HINT)
+    return BadFiles.of("", f"the database refuses the connection: {_plain(error)}")
+
+
+def _plain(error: Exception) -> str:
+    code = getattr(error, "sqlstate", None)
+    text = str(error) or type(error).__name__
+    return f"{text} ({code})" if code else text
