@@ -1,0 +1,1 @@
+"""What every MDW service shares: the server and what stands around each call."""

@@ -1,0 +1,223 @@
+"""Group commit: calls that finish while a batch is under way share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from services.kit import entries
+from services.kit.db import FAILURES, is_lost
+from services.kit.errors import Unavailable
+from services.kit.log import get
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = get(__name__)
+
+MAX_BATCH = 512
+COMMAND_SECONDS = 2.0
+GIVE_UP_SECONDS = 2.0
+"""After this a waiting call is answered UNAVAILABLE; its row is still written when the database is back."""
+
+DOWN_SECONDS = 0.5
+"""So long a failing database is a hiccup that calls wait for; then new ones are refused before their handler runs."""
+
+BATCHES_A_WRITER = 10_000
+"""The recorder's row is hot: under a long snapshot, such as a dump, its versions pile up."""
+
+_BACKOFF = (0.05, 0.1, 0.2, 0.5)
+_TICK = 0.25
+_UNKNOWN_SEQ = "MD002"
+_CLIENT_ENCODING: tuple[type[BaseException], ...] = (TypeError, ValueError, OverflowError)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A row and who waits for it: the future says whether the key was refused."""
+
+    entry: entries.Entry
+    future: asyncio.Future[bool]
+    since: float
+
+
+class Committer:
+    """Writes batches of reads over one connection, one batch in flight, until cancelled."""
+
+    def __init__(self, *, connect: Callable[[], Awaitable[asyncpg.Connection]], service: str) -> None:
+        self._connect = connect
+        self._service = service
+        self._connection: asyncpg.Connection | None = None
+        self._queue: deque[Waiting] = deque()
+        self._flight: list[Waiting] = []
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._down_since: float | None = None
+        self._dead = False
+        self._batches = 0
+        self._seq = 0
+        self.writer = uuid4()
+        self.may_rotate: Callable[[], bool] = lambda: True
+        """Says whether no change is open that was begun as the present writer."""
+
+    @property
+    def down(self) -> bool:
+        """True while the database has failed for longer than a hiccup, or this committer has died."""
+        if self._dead:
+            return True
+        return self._down_since is not None and asyncio.get_running_loop().time() - self._down_since > DOWN_SECONDS
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) + len(self._flight)
+
+    def submit(self, entry: entries.Entry) -> asyncio.Future[bool]:
+        """Queues a row; the future is done when it is committed, or fails with Unavailable."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        if self._dead:
+            _fail(future)
+            return future
+        self._queue.append(Waiting(entry, future, loop.time()))
+        self._wake.set()
+        if self._timer is None:
+            self._timer = loop.call_later(_TICK, self._give_up)
+        return future
+
+    async def run(self) -> None:
+        """Commits batch after batch. Should it ever end, all who wait are told."""
+        try:
+            while True:
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                self._rotate()
+                self._flight = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                await self._commit(self._flight)
+                self._flight = []
+        finally:
+            self._die()
+
+    async def drain(self, seconds: float) -> None:
+        """Waits until all rows are committed, at most so long."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self.waiting and not self._dead and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def _commit(self, batch: list[Waiting]) -> None:
+        """Writes one batch, however often it takes: the same seq and the same bytes until it is in."""
+        columns = entries.columns(waiting.entry for waiting in batch)
+        attempt = 0
+        while True:
+            try:
+                refused = await self._send(self._seq + 1, columns)
+            except (*FAILURES, *_CLIENT_ENCODING) as error:
+                if _is_poison(error):
+                    return await self._isolate(batch, error)
+                await self._recover(error, attempt)
+                attempt += 1
+            else:
+                return self._committed(batch, refused)
+
+    async def _send(self, seq: int, columns: Any) -> frozenset[UUID]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+        refused = await self._connection.fetchval(
+            entries.RECORD, self.writer, entries.READS, seq, self._service, *columns, timeout=COMMAND_SECONDS
+        )
+        return frozenset(refused)
+
+    def _committed(self, batch: list[Waiting], refused: frozenset[UUID]) -> None:
+        self._seq += 1
+        self._batches += 1
+        if self._down_since is not None:
+            log.info("recorder_recovered", seconds=round(asyncio.get_running_loop().time() - self._down_since, 3))
+            self._down_since = None
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_result(waiting.entry.call_id in refused)
+
+    async def _recover(self, error: BaseException, attempt: int) -> None:
+        if getattr(error, "sqlstate", None) == _UNKNOWN_SEQ:
+            self._start_anew()
+            return
+        if self._down_since is None:
+            self._down_since = asyncio.get_running_loop().time()
+            log.warning("recorder_failed", error=type(error).__name__, detail=str(error))
+        if self._connection is not None and (is_lost(error) or attempt):
+            self._connection.terminate()
+            self._connection = None
+        await asyncio.sleep(_BACKOFF[min(attempt, len(_BACKOFF) - 1)])
+
+    async def _isolate(self, batch: list[Waiting], error: BaseException) -> None:
+        """Halves a batch that holds a row the database cannot read, until that row stands alone."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._commit(batch[:middle])
+            await self._commit(batch[middle:])
+            return
+        log.error("audit_row_unreadable", call_id=batch[0].entry.call_id, error=type(error).__name__)
+        replacement = entries.placeholder(batch[0].entry)
+        if replacement == batch[0].entry:
+            raise error
+        batch[0].entry = replacement
+        await self._commit(batch)
+
+    def _rotate(self) -> None:
+        if self._batches >= BATCHES_A_WRITER and self.may_rotate():
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.writer = uuid4()
+        self._seq = self._batches = 0
+
+    def _give_up(self) -> None:
+        """One timer for all who wait: a wait_for a call costs half of a client's CPU."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_TICK, self._give_up) if self.waiting else None
+        limit = loop.time() - GIVE_UP_SECONDS
+        for waiting in self._flight:
+            if waiting.since <= limit and not waiting.future.done():
+                _fail(waiting.future)
+        for waiting in self._queue:
+            if waiting.since > limit:
+                break
+            if not waiting.future.done():
+                # Not sent yet, so the row can still say what the caller is told.
+                if waiting.entry.code == 0:
+                    waiting.entry = waiting.entry._replace(code=14, reason="DATABASE_UNAVAILABLE")
+                _fail(waiting.future)
+
+    def _die(self) -> None:
+        self._dead = True
+        if self._timer:
+            self._timer.cancel()
+        for waiting in (*self._flight, *self._queue):
+            if not waiting.future.done():
+                _fail(waiting.future)
+        self._flight = []
+        self._queue.clear()
+        if self._connection is not None:
+            self._connection.terminate()
+
+
+def away() -> Unavailable:
+    """Returns what a call is told whose row cannot be written."""
+    return Unavailable("DATABASE_UNAVAILABLE", "the audit log cannot be written", retry_after=1.0)
+
+
+def _fail(future: asyncio.Future[bool]) -> None:
+    future.set_exception(away())
+    future.exception()  # seen, even if nobody waits
+
+
+def _is_poison(error: BaseException) -> bool:
+    """Says whether an error is about the rows themselves: SQLSTATE class 22, or asyncpg could not encode them."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith("22")
+    return isinstance(error, _CLIENT_ENCODING) and not isinstance(error, asyncpg.InterfaceError)

@@ -1,0 +1,213 @@
+"""The database: a pool in which every wait has a bound, and one place that reads Postgres's errors."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from services.kit.errors import Aborted, InvalidArgument, MdwError, Unavailable
+from services.kit.log import get
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy | asyncpg.Connection
+
+log = get(__name__)
+
+READ_ONLY = "25006"
+"""A primary that became a replica keeps its connections; only new ones find the new primary."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+
+_CONFLICTS = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE})
+# A NUL or a broken character, a number or a time beyond the column's type.
+_UNSTORABLE = frozenset({"22021", "22P05", "22003", "22008"})
+# 08: connection; 53: out of connections, memory, disk; 57: shutting down, cancelled, starting; 25P03: idle too long.
+_AWAY_CLASSES = ("08", "53", "57")
+_AWAY = frozenset({READ_ONLY, "25P03"})
+
+_LOST: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.InternalClientError,  # asyncpg raises it when a connection is lost in an unlucky moment
+    asyncpg.PostgresConnectionError,
+)
+# asyncpg has one class for a connection that is gone and for calls that are wrong; only the words differ.
+_GONE_WORDS = ("closed", "closing", "released")
+
+FAILURES: tuple[type[BaseException], ...] = (*_LOST, asyncpg.InterfaceError, asyncpg.PostgresError)
+"""All that a call into asyncpg may raise."""
+
+RELEASE_SECONDS = 1.0
+
+
+class Database:
+    """A pool of connections to one database. All its methods raise MdwErrors for what a caller can do something about."""
+
+    def __init__(self, pool: asyncpg.Pool, *, dsn: str, pooler: bool, acquire_timeout: float) -> None:
+        self._pool = pool
+        self._acquire_timeout = acquire_timeout
+        self.dsn = dsn
+        self.pooler = pooler
+
+    def __repr__(self) -> str:
+        return "Database(...)"
+
+    @classmethod
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        size: int = 8,
+        application_name: str = "mdw",
+        pooler: bool = False,
+        command_timeout: float = 5.0,
+        acquire_timeout: float = 2.0,
+    ) -> Database:
+        """Makes the pool without connecting: the database may still be away."""
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            timeout=acquire_timeout,
+            command_timeout=command_timeout,
+            max_inactive_connection_lifetime=300.0,
+            **connect_options(application_name, pooler=pooler),
+        )
+        await pool
+        return cls(pool, dsn=dsn, pooler=pooler, acquire_timeout=acquire_timeout)
+
+    @asynccontextmanager
+    async def connection(self, *, timeout: float | None = None) -> AsyncIterator[Connection]:  # noqa: ASYNC109
+        """Lends a connection; waits for one at most `timeout` seconds (default: the pool's bound)."""
+        connection: Any = None
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_timeout if timeout is None else timeout)
+            yield connection
+        except FAILURES as error:
+            if connection is not None and is_lost(error):
+                connection.terminate()
+            await self._expire_if_read_only(error)
+            raise translate(error) from error
+        finally:
+            if connection is not None:
+                await self._release(connection)
+
+    @asynccontextmanager
+    async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Connection]:  # noqa: ASYNC109
+        """Lends a connection in a READ COMMITTED transaction: committed at the end, rolled back on any exception."""
+        async with self.connection(timeout=timeout) as connection:
+            await begin(connection)
+            try:
+                yield connection
+            except BaseException:
+                await roll_back(connection)
+                raise
+            await connection.execute("COMMIT")
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as connection:
+            return await connection.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        async with self.connection() as connection:
+            return await connection.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        async with self.connection() as connection:
+            return await connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        async with self.connection() as connection:
+            return await connection.execute(sql, *args)
+
+    async def connect(self, application_name: str, *, command_timeout: float) -> asyncpg.Connection:
+        """Opens a connection outside of the pool; raises what asyncpg raises."""
+        options = connect_options(application_name, pooler=self.pooler)
+        connection: asyncpg.Connection = await asyncpg.connect(
+            self.dsn, timeout=self._acquire_timeout, command_timeout=command_timeout, **options
+        )
+        return connection
+
+    async def close(self) -> None:
+        """Closes the pool within five seconds, whatever its connections do."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except FAILURES:
+            self._pool.terminate()
+
+    async def _release(self, connection: Any) -> None:
+        try:
+            await self._pool.release(connection, timeout=RELEASE_SECONDS)
+        except FAILURES:
+            connection.terminate()
+
+    async def _expire_if_read_only(self, error: BaseException) -> None:
+        if getattr(error, "sqlstate", None) == READ_ONLY:
+            log.warning("database_read_only")
+            await self._pool.expire_connections()
+
+
+def connect_options(application_name: str, *, pooler: bool) -> dict[str, Any]:
+    """Returns what every connection is opened with; a pooler in transaction mode allows no prepared statements."""
+    options: dict[str, Any] = {"server_settings": {"application_name": application_name}}
+    if pooler:
+        options["statement_cache_size"] = 0
+    return options
+
+
+async def begin(connection: Connection) -> None:
+    """Starts a READ COMMITTED transaction, whatever the server's default is."""
+    await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+
+
+async def roll_back(connection: Connection) -> None:
+    """Rolls back; a connection that cannot is ended, which rolls back, too."""
+    if connection.is_closed():
+        return
+    try:
+        await asyncio.shield(asyncio.ensure_future(connection.execute("ROLLBACK", timeout=RELEASE_SECONDS)))
+    except FAILURES:
+        with suppress(*FAILURES):
+            connection.terminate()
+    except asyncio.CancelledError:
+        with suppress(*FAILURES):
+            connection.terminate()
+        raise
+
+
+def is_lost(error: BaseException) -> bool:
+    """Says whether an error leaves a connection in a state in which nobody knows what it did."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return any(word in str(error) for word in _GONE_WORDS)
+    return isinstance(error, _LOST) or _state(error)[:2] in ("08", "57") or _state(error) == "25P03"
+
+
+def is_away(error: BaseException) -> bool:
+    """Says whether an error means that the database cannot serve now."""
+    state = _state(error)
+    return is_lost(error) or state[:2] in _AWAY_CLASSES or state in _AWAY
+
+
+def translate(error: BaseException) -> BaseException:
+    """Returns the MdwError that fits a database's error, or the error itself if it is a bug of ours."""
+    if isinstance(error, MdwError):
+        return error
+    if is_away(error):
+        return Unavailable("DATABASE_UNAVAILABLE", "the database is away", retry_after=1.0)
+    if _state(error) in _CONFLICTS:
+        return Aborted("CONFLICT", "the change met another one; try again")
+    if _state(error) in _UNSTORABLE:
+        return InvalidArgument("request", "holds a character, a number or a time that cannot be stored")
+    return error
+
+
+def _state(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""

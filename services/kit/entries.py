@@ -1,0 +1,74 @@
+"""The rows that `auth.record_calls` takes, cleaned so that no row can fail its neighbours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from services.kit.calls import Call
+
+RECORD = """
+SELECT auth.record_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+"""
+
+READS = "reads"
+CHANGES = "changes"
+
+CHECK_ONLY = -1
+"""The code of a call whose key is checked and of which no row is stored: a running stream."""
+
+
+class Entry(NamedTuple):
+    """One call of a batch, in the order of the function's arrays."""
+
+    call_id: UUID
+    key_id: UUID | None
+    preview: str
+    method: str
+    scopes: str
+    code: int
+    reason: str
+    peer: str
+    request_id: str
+    duration_us: int
+    messages: int
+    call_count: int
+
+
+def entry(call: Call, code: int, reason: str = "", *, messages: int = 0, count: int = 1) -> Entry:
+    """Makes the row of a call that ends, or goes on, with a code."""
+    return Entry(
+        call.call_id,
+        call.key_id,
+        clean(call.key_preview, 12),
+        clean(call.method, 200),
+        " ".join(call.scopes),
+        code,
+        clean(reason, 200),
+        call.peer,
+        clean(call.request_id, 100),
+        call.duration_us,
+        messages,
+        count,
+    )
+
+
+def placeholder(bad: Entry) -> Entry:
+    """Returns what is recorded instead of a row that the database refuses: who and when, without the texts."""
+    return bad._replace(preview="", method="?", scopes="", reason="ROW_UNREADABLE", peer="", request_id="")
+
+
+def columns(batch: Iterable[Entry]) -> Sequence[tuple[Any, ...]]:
+    """Turns rows into the function's arrays."""
+    return list(zip(*batch, strict=True))
+
+
+def clean(text: str, length: int) -> str:
+    """Cuts a text and replaces what cannot be stored or would disturb a reader: NUL, control signs, surrogates."""
+    text = text[:length]
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
