@@ -31,6 +31,10 @@ class _AdjustmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Adjustment
     """As NONE."""
     ADJUSTMENT_NONE: _Adjustment.ValueType  # 1
     """As traded."""
+    ADJUSTMENT_SPLIT: _Adjustment.ValueType  # 2
+    """Prices and volumes on the basis of the newest known split, prices to four decimals, as Polygon adjusts."""
+    ADJUSTMENT_SPLIT_AND_DIVIDEND: _Adjustment.ValueType  # 3
+    """As SPLIT, and prices before an ex-date times 1 less dividend over the close before."""
 
 class Adjustment(_Adjustment, metaclass=_AdjustmentEnumTypeWrapper):
     """Says how prices and volumes are brought to one basis."""
@@ -39,7 +43,35 @@ ADJUSTMENT_UNSPECIFIED: Adjustment.ValueType  # 0
 """As NONE."""
 ADJUSTMENT_NONE: Adjustment.ValueType  # 1
 """As traded."""
+ADJUSTMENT_SPLIT: Adjustment.ValueType  # 2
+"""Prices and volumes on the basis of the newest known split, prices to four decimals, as Polygon adjusts."""
+ADJUSTMENT_SPLIT_AND_DIVIDEND: Adjustment.ValueType  # 3
+"""As SPLIT, and prices before an ex-date times 1 less dividend over the close before."""
 Global___Adjustment: _TypeAlias = Adjustment  # noqa: Y015
+
+class _Hours:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoursEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Hours.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOURS_UNSPECIFIED: _Hours.ValueType  # 0
+    """As ALL."""
+    HOURS_ALL: _Hours.ValueType  # 1
+    """Before the open and after the close, too."""
+    HOURS_REGULAR: _Hours.ValueType  # 2
+    """From the open to the close of each session, early closes as well; bars of 30M and longer begin at the open."""
+
+class Hours(_Hours, metaclass=_HoursEnumTypeWrapper):
+    """Says which hours of a session count. Applies before rolling up, and only to bars that come from minutes."""
+
+HOURS_UNSPECIFIED: Hours.ValueType  # 0
+"""As ALL."""
+HOURS_ALL: Hours.ValueType  # 1
+"""Before the open and after the close, too."""
+HOURS_REGULAR: Hours.ValueType  # 2
+"""From the open to the close of each session, early closes as well; bars of 30M and longer begin at the open."""
+Global___Hours: _TypeAlias = Hours  # noqa: Y015
 
 class _Order:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -100,7 +132,9 @@ class Bar(_message.Message):
     """Trades; absent where the source has none."""
     flags: _builtins.int
     """What is odd about it, a bit each: 1 a move above 500 %, 2 a gap beyond 10 % that no split explains, 4 volume above
-    10 times, 8 volume under a tenth of the median of the 20 bars before, 16 absent from a newer answer.
+    10 times, 8 volume under a tenth of the median of the 20 bars before, 16 absent from a newer answer. A derived bar
+    has the bits of all it is made from, and 32 if it is partial: its window reaches beyond the span, the session's
+    close or as_of.
     """
     quality: _builtins.float
     """1.0 less a penalty a flag, 0 to 1; validated means 0.85 or more."""
@@ -164,6 +198,7 @@ class ListBarsRequest(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
     ticker: _builtins.str
     """A ticker in any usual spelling. Either ticker or symbol_id."""
     asset_class: _type_pb2.AssetClass.ValueType
@@ -182,6 +217,8 @@ class ListBarsRequest(_message.Message):
     """Default 1,000, lowered to 10,000."""
     page_token: _builtins.str
     """From the answer before, with the same other fields; goes on in the same as_of."""
+    hours: Global___Hours.ValueType
+    """Unset means ALL."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Inclusive; absent means from the first bar. For 1D and 1W at 00:00Z."""
@@ -209,10 +246,11 @@ class ListBarsRequest(_message.Message):
         as_of: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        hours: Global___Hours.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "as_of", b"as_of", "asset_class", b"asset_class", "end_time", b"end_time", "min_quality", b"min_quality", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "symbol_id", b"symbol_id", "ticker", b"ticker", "timeframe", b"timeframe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "as_of", b"as_of", "asset_class", b"asset_class", "end_time", b"end_time", "hours", b"hours", "min_quality", b"min_quality", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "symbol_id", b"symbol_id", "ticker", b"ticker", "timeframe", b"timeframe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +266,7 @@ class ListBarsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SYMBOL_ID_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty at the end."""
     symbol_id: _builtins.int
@@ -240,6 +279,10 @@ class ListBarsResponse(_message.Message):
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """Repeats this answer when sent again; never later than the newest write."""
 
+    @_builtins.property
+    def receipt(self) -> Global___Receipt:
+        """What this page holds and what it lacks."""
+
     def __init__(
         self,
         *,
@@ -247,11 +290,526 @@ class ListBarsResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         symbol_id: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        receipt: Global___Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bars", b"bars", "next_page_token", b"next_page_token", "symbol_id", b"symbol_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bars", b"bars", "next_page_token", b"next_page_token", "receipt", b"receipt", "symbol_id", b"symbol_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBarsResponse: _TypeAlias = ListBarsResponse  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """Accounts for an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _EmptyReason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EmptyReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Receipt._EmptyReason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        EMPTY_REASON_UNSPECIFIED: Receipt._EmptyReason.ValueType  # 0
+        """It has some."""
+        NEVER_INGESTED: Receipt._EmptyReason.ValueType  # 1
+        """Nothing was ever asked of the provider for these series."""
+        OUTSIDE_COVERAGE: Receipt._EmptyReason.ValueType  # 2
+        """The span lies outside what was asked of the provider, or holds no session."""
+        OUTSIDE_PLAN: Receipt._EmptyReason.ValueType  # 3
+        """The subscription does not cover the span."""
+        FILTERED: Receipt._EmptyReason.ValueType  # 4
+        """All bars were left out by min_quality or hours."""
+        NO_BARS: Receipt._EmptyReason.ValueType  # 5
+        """The provider was asked and has no bars there."""
+        UNCHANGED: Receipt._EmptyReason.ValueType  # 6
+        """Nothing changed since changed_since."""
+
+    class EmptyReason(_EmptyReason, metaclass=_EmptyReasonEnumTypeWrapper):
+        """Says why an answer has no bars."""
+
+    EMPTY_REASON_UNSPECIFIED: Receipt.EmptyReason.ValueType  # 0
+    """It has some."""
+    NEVER_INGESTED: Receipt.EmptyReason.ValueType  # 1
+    """Nothing was ever asked of the provider for these series."""
+    OUTSIDE_COVERAGE: Receipt.EmptyReason.ValueType  # 2
+    """The span lies outside what was asked of the provider, or holds no session."""
+    OUTSIDE_PLAN: Receipt.EmptyReason.ValueType  # 3
+    """The subscription does not cover the span."""
+    FILTERED: Receipt.EmptyReason.ValueType  # 4
+    """All bars were left out by min_quality or hours."""
+    NO_BARS: Receipt.EmptyReason.ValueType  # 5
+    """The provider was asked and has no bars there."""
+    UNCHANGED: Receipt.EmptyReason.ValueType  # 6
+    """Nothing changed since changed_since."""
+
+    BARS_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    SESSIONS_EXPECTED_FIELD_NUMBER: _builtins.int
+    SESSIONS_MISSING_FIELD_NUMBER: _builtins.int
+    SESSIONS_SUSPECT_FIELD_NUMBER: _builtins.int
+    BARS_FILTERED_FIELD_NUMBER: _builtins.int
+    ACTIONS_APPLIED_FIELD_NUMBER: _builtins.int
+    EMPTY_REASON_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    AS_OF_LOWERED_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    EMPTY_SERIES_FIELD_NUMBER: _builtins.int
+    bars: _builtins.int
+    """Bars in the answer."""
+    sessions_expected: _builtins.int
+    """Sessions of the span between the series' first and last bar."""
+    sessions_missing: _builtins.int
+    """Of these, the ones without a stored bar."""
+    sessions_suspect: _builtins.int
+    """Of these, the ones that the provider is asked again for. Of the day of the answer, whatever as_of."""
+    bars_filtered: _builtins.int
+    """Stored bars left out by min_quality."""
+    actions_applied: _builtins.int
+    """Splits and dividends that changed a bar of the answer."""
+    empty_reason: Global___Receipt.EmptyReason.ValueType
+    """Why there are no bars."""
+    as_of_lowered: _builtins.bool
+    """Says that the request's as_of was later than the newest write and was lowered to it."""
+    @_builtins.property
+    def first_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the first bar; absent without bars."""
+
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the last bar; absent without bars."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """Repeats the answer when sent as as_of; never later than the newest write."""
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The symbols of the answer, in its order."""
+
+    @_builtins.property
+    def empty_series(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmptySeries]:
+        """Symbols without bars and why, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        bars: _builtins.int | None = ...,
+        first_time: _timestamp_pb2.Timestamp | None = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+        sessions_expected: _builtins.int | None = ...,
+        sessions_missing: _builtins.int | None = ...,
+        sessions_suspect: _builtins.int | None = ...,
+        bars_filtered: _builtins.int | None = ...,
+        actions_applied: _builtins.int | None = ...,
+        empty_reason: Global___Receipt.EmptyReason.ValueType = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        as_of_lowered: _builtins.bool = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        empty_series: _abc.Iterable[Global___EmptySeries] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actions_applied", b"_actions_applied", "_bars", b"_bars", "_bars_filtered", b"_bars_filtered", "_sessions_expected", b"_sessions_expected", "_sessions_missing", b"_sessions_missing", "_sessions_suspect", b"_sessions_suspect", "actions_applied", b"actions_applied", "as_of", b"as_of", "bars", b"bars", "bars_filtered", b"bars_filtered", "first_time", b"first_time", "last_time", b"last_time", "sessions_expected", b"sessions_expected", "sessions_missing", b"sessions_missing", "sessions_suspect", b"sessions_suspect"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actions_applied", b"_actions_applied", "_bars", b"_bars", "_bars_filtered", b"_bars_filtered", "_sessions_expected", b"_sessions_expected", "_sessions_missing", b"_sessions_missing", "_sessions_suspect", b"_sessions_suspect", "actions_applied", b"actions_applied", "as_of", b"as_of", "as_of_lowered", b"as_of_lowered", "bars", b"bars", "bars_filtered", b"bars_filtered", "empty_reason", b"empty_reason", "empty_series", b"empty_series", "first_time", b"first_time", "last_time", b"last_time", "sessions_expected", b"sessions_expected", "sessions_missing", b"sessions_missing", "sessions_suspect", b"sessions_suspect", "symbol_ids", b"symbol_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__actions_applied: _TypeAlias = _typing.Literal["actions_applied"]  # noqa: Y015
+    _WhichOneofArgType__actions_applied: _TypeAlias = _typing.Literal["_actions_applied", b"_actions_applied"]  # noqa: Y015
+    _WhichOneofReturnType__bars: _TypeAlias = _typing.Literal["bars"]  # noqa: Y015
+    _WhichOneofArgType__bars: _TypeAlias = _typing.Literal["_bars", b"_bars"]  # noqa: Y015
+    _WhichOneofReturnType__bars_filtered: _TypeAlias = _typing.Literal["bars_filtered"]  # noqa: Y015
+    _WhichOneofArgType__bars_filtered: _TypeAlias = _typing.Literal["_bars_filtered", b"_bars_filtered"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_expected: _TypeAlias = _typing.Literal["sessions_expected"]  # noqa: Y015
+    _WhichOneofArgType__sessions_expected: _TypeAlias = _typing.Literal["_sessions_expected", b"_sessions_expected"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_missing: _TypeAlias = _typing.Literal["sessions_missing"]  # noqa: Y015
+    _WhichOneofArgType__sessions_missing: _TypeAlias = _typing.Literal["_sessions_missing", b"_sessions_missing"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_suspect: _TypeAlias = _typing.Literal["sessions_suspect"]  # noqa: Y015
+    _WhichOneofArgType__sessions_suspect: _TypeAlias = _typing.Literal["_sessions_suspect", b"_sessions_suspect"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actions_applied) -> _WhichOneofReturnType__actions_applied | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bars) -> _WhichOneofReturnType__bars | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bars_filtered) -> _WhichOneofReturnType__bars_filtered | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_expected) -> _WhichOneofReturnType__sessions_expected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_missing) -> _WhichOneofReturnType__sessions_missing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_suspect) -> _WhichOneofReturnType__sessions_suspect | None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class EmptySeries(_message.Message):
+    """A symbol for which an answer has no bars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    symbol_id: _builtins.int
+    """The symbol."""
+    ticker: _builtins.str
+    """Its present ticker."""
+    reason: Global___Receipt.EmptyReason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        reason: Global___Receipt.EmptyReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "symbol_id", b"symbol_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmptySeries: _TypeAlias = EmptySeries  # noqa: Y015
+
+@_typing.final
+class UnresolvedSymbol(_message.Message):
+    """A ticker or symbol_id that an answer leaves out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: _builtins.int
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ticker: _builtins.str
+    """As asked for; empty if a symbol_id was."""
+    symbol_id: _builtins.int
+    """As asked for; 0 if a ticker was."""
+    reason: _type_pb2.ErrorReason.ValueType
+    """SYMBOL_NOT_FOUND or SYMBOL_AMBIGUOUS."""
+    def __init__(
+        self,
+        *,
+        ticker: _builtins.str = ...,
+        symbol_id: _builtins.int = ...,
+        reason: _type_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "symbol_id", b"symbol_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnresolvedSymbol: _TypeAlias = UnresolvedSymbol  # noqa: Y015
+
+@_typing.final
+class StreamBarsRequest(_message.Message):
+    """Asks for bars of many symbols."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    ALL_ACTIVE_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MIN_QUALITY_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous. Without tickers and symbol_ids: all active symbols of the class."""
+    all_active: _builtins.bool
+    """Every active symbol."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """Required."""
+    min_quality: _builtins.float
+    """Only bars of at least this quality, 0 to 1."""
+    adjustment: Global___Adjustment.ValueType
+    """Unset means as traded."""
+    hours: Global___Hours.ValueType
+    """Unset means ALL."""
+    last: _builtins.int
+    """Only the newest so many bars of each symbol, oldest first, at most 1,000,000; 0 means all."""
+    strict: _builtins.bool
+    """Makes one unknown or ambiguous ticker fail the call; else it is listed as unresolved."""
+    @_builtins.property
+    def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickers in any usual spelling, at most 20,000. One of tickers, symbol_ids, asset_class alone, or all_active."""
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 20,000."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Inclusive; absent means from the first bar. For 1D and 1W at 00:00Z."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive; absent means up to the last bar. For 1D and 1W at 00:00Z."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """The answer as it was at this instant; absent means the newest."""
+
+    @_builtins.property
+    def changed_since(self) -> _timestamp_pb2.Timestamp:
+        """Only what differs from the answer at this instant, an earlier receipt's as_of."""
+
+    def __init__(
+        self,
+        *,
+        tickers: _abc.Iterable[_builtins.str] | None = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        all_active: _builtins.bool = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        min_quality: _builtins.float = ...,
+        adjustment: Global___Adjustment.ValueType = ...,
+        hours: Global___Hours.ValueType = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        last: _builtins.int = ...,
+        changed_since: _timestamp_pb2.Timestamp | None = ...,
+        strict: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "changed_since", b"changed_since", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "all_active", b"all_active", "as_of", b"as_of", "asset_class", b"asset_class", "changed_since", b"changed_since", "end_time", b"end_time", "hours", b"hours", "last", b"last", "min_quality", b"min_quality", "start_time", b"start_time", "strict", b"strict", "symbol_ids", b"symbol_ids", "tickers", b"tickers", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamBarsRequest: _TypeAlias = StreamBarsRequest  # noqa: Y015
+
+@_typing.final
+class StreamBarsResponse(_message.Message):
+    """A chunk: consecutive bars of one symbol as columns of equal length, at most 1 MiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    START_TIME_MS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    VWAP_FIELD_NUMBER: _builtins.int
+    TRADE_COUNT_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    DELETED_TIME_MS_FIELD_NUMBER: _builtins.int
+    REPLACES_ALL_FIELD_NUMBER: _builtins.int
+    UNRESOLVED_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    symbol_id: _builtins.int
+    """The symbol of the columns; 0 in a message without bars."""
+    ticker: _builtins.str
+    """The symbol's present ticker."""
+    replaces_all: _builtins.bool
+    """With changed_since: says that the symbol is sent anew as a whole, so that all its earlier bars are to be dropped. In
+    the first message of the symbol.
+    """
+    @_builtins.property
+    def start_time_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Starts of the bars, milliseconds since 1970 UTC, ascending."""
+
+    @_builtins.property
+    def open(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """In the quote currency."""
+
+    @_builtins.property
+    def high(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """In the quote currency."""
+
+    @_builtins.property
+    def low(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """In the quote currency."""
+
+    @_builtins.property
+    def close(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """In the quote currency."""
+
+    @_builtins.property
+    def volume(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Shares or coins; may be fractional."""
+
+    @_builtins.property
+    def vwap(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Volume-weighted average price; NaN where the source has none."""
+
+    @_builtins.property
+    def trade_count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Trades; -1 where the source has none."""
+
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What is odd about each bar, as Bar.flags."""
+
+    @_builtins.property
+    def deleted_time_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With changed_since: starts of bars that the earlier answer had and this one has not."""
+
+    @_builtins.property
+    def unresolved(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnresolvedSymbol]:
+        """Tickers and symbol_ids that are not served; in the first message only."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What the whole answer is as of; in the first message only."""
+
+    @_builtins.property
+    def receipt(self) -> Global___Receipt:
+        """What the whole answer holds and lacks; in the last message only."""
+
+    def __init__(
+        self,
+        *,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        start_time_ms: _abc.Iterable[_builtins.int] | None = ...,
+        open: _abc.Iterable[_builtins.float] | None = ...,
+        high: _abc.Iterable[_builtins.float] | None = ...,
+        low: _abc.Iterable[_builtins.float] | None = ...,
+        close: _abc.Iterable[_builtins.float] | None = ...,
+        volume: _abc.Iterable[_builtins.float] | None = ...,
+        vwap: _abc.Iterable[_builtins.float] | None = ...,
+        trade_count: _abc.Iterable[_builtins.int] | None = ...,
+        flags: _abc.Iterable[_builtins.int] | None = ...,
+        deleted_time_ms: _abc.Iterable[_builtins.int] | None = ...,
+        replaces_all: _builtins.bool = ...,
+        unresolved: _abc.Iterable[Global___UnresolvedSymbol] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        receipt: Global___Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "close", b"close", "deleted_time_ms", b"deleted_time_ms", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "receipt", b"receipt", "replaces_all", b"replaces_all", "start_time_ms", b"start_time_ms", "symbol_id", b"symbol_id", "ticker", b"ticker", "trade_count", b"trade_count", "unresolved", b"unresolved", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamBarsResponse: _TypeAlias = StreamBarsResponse  # noqa: Y015
+
+@_typing.final
+class GetLatestBarsRequest(_message.Message):
+    """Asks for newest bars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """Required. 1M or 1D."""
+    strict: _builtins.bool
+    """Makes one unknown or ambiguous ticker fail the call; else it is listed as unresolved."""
+    @_builtins.property
+    def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickers in any usual spelling, at most 1,000. Either tickers or symbol_ids."""
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 1,000."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """The answer as it was at this instant; absent means the newest."""
+
+    def __init__(
+        self,
+        *,
+        tickers: _abc.Iterable[_builtins.str] | None = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        strict: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset_class", b"asset_class", "strict", b"strict", "symbol_ids", b"symbol_ids", "tickers", b"tickers", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLatestBarsRequest: _TypeAlias = GetLatestBarsRequest  # noqa: Y015
+
+@_typing.final
+class LatestBar(_message.Message):
+    """The newest bar of one symbol."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    BAR_FIELD_NUMBER: _builtins.int
+    symbol_id: _builtins.int
+    """The symbol."""
+    ticker: _builtins.str
+    """Its present ticker."""
+    @_builtins.property
+    def bar(self) -> Global___Bar:
+        """Absent if the symbol has none."""
+
+    def __init__(
+        self,
+        *,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        bar: Global___Bar | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "symbol_id", b"symbol_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatestBar: _TypeAlias = LatestBar  # noqa: Y015
+
+@_typing.final
+class GetLatestBarsResponse(_message.Message):
+    """Newest bars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BARS_FIELD_NUMBER: _builtins.int
+    UNRESOLVED_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bars(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatestBar]:
+        """One for each symbol, in the order asked for."""
+
+    @_builtins.property
+    def unresolved(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnresolvedSymbol]:
+        """Tickers and symbol_ids that are not served."""
+
+    @_builtins.property
+    def receipt(self) -> Global___Receipt:
+        """What the answer holds."""
+
+    def __init__(
+        self,
+        *,
+        bars: _abc.Iterable[Global___LatestBar] | None = ...,
+        unresolved: _abc.Iterable[Global___UnresolvedSymbol] | None = ...,
+        receipt: Global___Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "receipt", b"receipt", "unresolved", b"unresolved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLatestBarsResponse: _TypeAlias = GetLatestBarsResponse  # noqa: Y015

@@ -41,6 +41,16 @@ class BarServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.ListBarsRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.ListBarsResponse.FromString,
                 _registered_method=True)
+        self.StreamBars = channel.unary_stream(
+                '/mdw.ingest.v1.BarService/StreamBars',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.StreamBarsRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.StreamBarsResponse.FromString,
+                _registered_method=True)
+        self.GetLatestBars = channel.unary_unary(
+                '/mdw.ingest.v1.BarService/GetLatestBars',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.GetLatestBarsRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.GetLatestBarsResponse.FromString,
+                _registered_method=True)
 
 
 class BarServiceServicer:
@@ -56,6 +66,23 @@ class BarServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamBars(self, request, context):
+        """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
+        the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
+        with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLatestBars(self, request, context):
+        """Returns the newest bar of each of many symbols. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
+        AS_OF_PURGED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BarServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +90,16 @@ def add_BarServiceServicer_to_server(servicer, server):
                     servicer.ListBars,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.ListBarsRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.ListBarsResponse.SerializeToString,
+            ),
+            'StreamBars': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamBars,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.StreamBarsRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.StreamBarsResponse.SerializeToString,
+            ),
+            'GetLatestBars': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLatestBars,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.GetLatestBarsRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_bars__pb2.GetLatestBarsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +131,60 @@ class BarService:
             '/mdw.ingest.v1.BarService/ListBars',
             mdw_dot_ingest_dot_v1_dot_bars__pb2.ListBarsRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_bars__pb2.ListBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamBars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mdw.ingest.v1.BarService/StreamBars',
+            mdw_dot_ingest_dot_v1_dot_bars__pb2.StreamBarsRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_bars__pb2.StreamBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLatestBars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.BarService/GetLatestBars',
+            mdw_dot_ingest_dot_v1_dot_bars__pb2.GetLatestBarsRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_bars__pb2.GetLatestBarsResponse.FromString,
             options,
             channel_credentials,
             insecure,

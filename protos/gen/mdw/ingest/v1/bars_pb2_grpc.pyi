@@ -39,6 +39,15 @@ class BarServiceStub:
     """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
     PAGE_TOKEN_INVALID, AS_OF_PURGED.
     """
+    StreamBars: _grpc.UnaryStreamMultiCallable[_bars_pb2.StreamBarsRequest, _bars_pb2.StreamBarsResponse]
+    """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
+    the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
+    with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+    """
+    GetLatestBars: _grpc.UnaryUnaryMultiCallable[_bars_pb2.GetLatestBarsRequest, _bars_pb2.GetLatestBarsResponse]
+    """Returns the newest bar of each of many symbols. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
+    AS_OF_PURGED.
+    """
 
 @_typing.type_check_only
 class BarServiceAsyncStub(BarServiceStub):
@@ -50,6 +59,15 @@ class BarServiceAsyncStub(BarServiceStub):
     ListBars: _aio.UnaryUnaryMultiCallable[_bars_pb2.ListBarsRequest, _bars_pb2.ListBarsResponse]  # type: ignore[assignment]
     """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
     PAGE_TOKEN_INVALID, AS_OF_PURGED.
+    """
+    StreamBars: _aio.UnaryStreamMultiCallable[_bars_pb2.StreamBarsRequest, _bars_pb2.StreamBarsResponse]  # type: ignore[assignment]
+    """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
+    the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
+    with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+    """
+    GetLatestBars: _aio.UnaryUnaryMultiCallable[_bars_pb2.GetLatestBarsRequest, _bars_pb2.GetLatestBarsResponse]  # type: ignore[assignment]
+    """Returns the newest bar of each of many symbols. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
+    AS_OF_PURGED.
     """
 
 class BarServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,6 +83,27 @@ class BarServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_bars_pb2.ListBarsResponse, _abc.Awaitable[_bars_pb2.ListBarsResponse]]:
         """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
         PAGE_TOKEN_INVALID, AS_OF_PURGED.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamBars(
+        self,
+        request: _bars_pb2.StreamBarsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bars_pb2.StreamBarsResponse], _abc.AsyncIterator[_bars_pb2.StreamBarsResponse]]:
+        """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
+        the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
+        with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLatestBars(
+        self,
+        request: _bars_pb2.GetLatestBarsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bars_pb2.GetLatestBarsResponse, _abc.Awaitable[_bars_pb2.GetLatestBarsResponse]]:
+        """Returns the newest bar of each of many symbols. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
+        AS_OF_PURGED.
         """
 
 def add_BarServiceServicer_to_server(servicer: BarServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
