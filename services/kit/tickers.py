@@ -27,8 +27,8 @@ _COIN = re.compile(r"[A-Z0-9]{1,20}", re.ASCII)
 _PAIR_RULE = "must look like BTC, BTCUSD, BTC-USD or X:BTCUSD"
 
 _MONEY = ("USDT", "USDC", "USD", "EUR", "GBP", "JPY", "AUD", "CAD")
-# Other coins' names end with these (WBTC, STETH, XSGD), so they are read as quotes only after a dash or X:. No quote may
-# end with another one: a pair in one word could then be split in two ways.
+# Other coins' names end with these (WBTC, STETH, XSGD), so they are read as quotes only after a dash or X:.
+# No quote may end with another one: a pair in one word could then be split in two ways.
 _DASHED_ONLY = ("BTC", "ETH", "CHF", "NZD", "SGD", "HKD", "KRW", "INR", "BRL", "TRY", "MXN", "ZAR", "PLN", "SEK", "NOK")
 _COIN_QUOTES = ("BTC", "ETH")
 _STABLE = ("USDT", "USDC")
