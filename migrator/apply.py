@@ -112,7 +112,9 @@ def _escaped(migration: Migration) -> SqlFailed:
     return SqlFailed.of(migration.file, message, hint)
 
 
-async def _failure(conn: asyncpg.Connection, migration: Migration, error: asyncpg.PostgresError) -> SqlFailed | TryAgain:
+async def _failure(
+    conn: asyncpg.Connection, migration: Migration, error: asyncpg.PostgresError
+) -> SqlFailed | TryAgain:
     if isinstance(error, LOST) or conn.is_closed():
         return _lost(migration, error)
     await conn.execute("ROLLBACK")
@@ -122,7 +124,9 @@ async def _failure(conn: asyncpg.Connection, migration: Migration, error: asyncp
 def _lost(migration: Migration, error: Exception) -> TryAgain:
     code = getattr(error, "sqlstate", None)
     text = f"{error} ({code})" if code else str(error) or type(error).__name__
-    return TryAgain.of(migration.file, f"the connection was lost, and the server undid the file: {text}", "run it again")
+    return TryAgain.of(
+        migration.file, f"the connection was lost, and the server undid the file: {text}", "run it again"
+    )
 
 
 def _gave_up(migration: Migration, patience: Patience, watch: Watch, error: Exception) -> TryAgain:

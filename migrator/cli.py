@@ -36,6 +36,7 @@ exit codes:  0 done   1 a file's SQL failed   2 bad files or usage   3 files are
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
+    options.environ = environ
     output = Output(json=options.json)
     try:
         command: Command = options.command
@@ -98,8 +99,12 @@ def _add(
         return await command(options, output, dsn)
 
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, notes on standard error")
-    parser.add_argument("--folder", type=Path, default=SQL_FOLDER, help="where the files are (default: those of this release)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output, notes on standard error"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=SQL_FOLDER, help="where the files are (default: those of this release)"
+    )
     parser.add_argument("--wait", type=float, default=60.0, metavar="S", help="wait this long for the database (60)")
     parser.set_defaults(command=run, needs_database=needs_database)
     return parser
@@ -116,23 +121,38 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def add_up_options(parser: argparse.ArgumentParser) -> None:
     """Adds what `up` and `bootstrap` share."""
-    parser.add_argument("--lock-wait", type=float, default=300.0, metavar="S", help="wait this long for another migrator (300)")
     parser.add_argument(
-        "--lock-timeout", type=int, default=100, metavar="MS", help="give up a lock on a table after this, and try again (100)"
+        "--lock-wait", type=float, default=300.0, metavar="S", help="wait this long for another migrator (300)"
+    )
+    parser.add_argument(
+        "--lock-timeout",
+        type=int,
+        default=100,
+        metavar="MS",
+        help="give up a lock on a table after this, and try again (100)",
     )
     parser.add_argument("--retry-for", type=float, default=120.0, metavar="S", help="try again for this long (120)")
-    parser.add_argument("--allow-ahead", action="store_true", help="end with 0 where the database is newer than this release")
+    parser.add_argument(
+        "--allow-ahead", action="store_true", help="end with 0 where the database is newer than this release"
+    )
 
 
 def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add(commands, "plan", "command_plan", "show what up would run, in order")
     parser = _add(commands, "status", "command_status", "show what is applied and what is pending")
-    parser.add_argument("--check", action="store_true", help="exit 3 when files are pending, 5 when the database is ahead")
+    parser.add_argument(
+        "--check", action="store_true", help="exit 3 when files are pending, 5 when the database is ahead"
+    )
     parser = _add(commands, "verify", "command_verify", "compare the live catalog with what the files produce")
     parser.add_argument("--schema-file", type=Path, help="compare with this file (default: migrator/schema.sql)")
     parser = _add(commands, "wait", "command_wait", "wait for the database, and for its schema with --schema")
     parser.add_argument(
-        "--schema", type=int, nargs="?", const=0, metavar="VERSION", help="wait for this version (default: this release's newest)"
+        "--schema",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="VERSION",
+        help="wait for this version (default: this release's newest)",
     )
     _add(commands, "schema", "command_schema", "print the live catalog as SQL (migrator/schema.sql is made so)")
 
@@ -140,10 +160,38 @@ def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_writers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "baseline", "command_baseline", "record files as applied without running them")
     parser.add_argument("--to", type=int, metavar="VERSION", help="up to this version (default: the newest)")
-    parser.add_argument("--force", action="store_true", help="even where the live catalog differs from what the files produce")
-    parser = _add(commands, "new-key", "command_new_key", "make a secret for a Secret or a file; touches no database", needs_database=False)
-    parser.add_argument("--key-file", type=Path, metavar="FILE", help="write it here (mode 0600) instead of printing it")
-    parser = _add(commands, "after-restore", "command_after_restore", "put the keys of a restored backup right, from the services' logs")
-    parser.add_argument("--log", type=Path, required=True, metavar="FILE", action="append", help="log lines in JSON; - is standard input")
-    parser.add_argument("--keep", action="append", default=[], metavar="KEY_ID", help="do not revoke this key, of which the log says nothing")
+    parser.add_argument(
+        "--force", action="store_true", help="even where the live catalog differs from what the files produce"
+    )
+    parser = _add(
+        commands,
+        "new-key",
+        "command_new_key",
+        "make a secret for a Secret or a file; touches no database",
+        needs_database=False,
+    )
+    parser.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="write it here (mode 0600) instead of printing it"
+    )
+    parser = _add(
+        commands,
+        "after-restore",
+        "command_after_restore",
+        "put the keys of a restored backup right, from the services' logs",
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        action="append",
+        help="log lines in JSON; - is standard input",
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="KEY_ID",
+        help="do not revoke this key, of which the log says nothing",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")

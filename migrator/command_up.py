@@ -29,9 +29,7 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
 def run_options(options: argparse.Namespace) -> Options:
     """Reads a run's options from the command line."""
     patience = Patience(lock_timeout_ms=options.lock_timeout, retry_for=options.retry_for)
-    return Options(
-        wait=options.wait, lock_wait=options.lock_wait, patience=patience, allow_ahead=options.allow_ahead
-    )
+    return Options(wait=options.wait, lock_wait=options.lock_wait, patience=patience, allow_ahead=options.allow_ahead)
 
 
 def describe(outcome: Outcome) -> str:

@@ -77,7 +77,9 @@ class Server:
     server_version: int
 
 
-async def connect(dsn: str, wait: float, say: Callable[[str], None], before_waiting: Callable[[], None]) -> asyncpg.Connection:
+async def connect(
+    dsn: str, wait: float, say: Callable[[str], None], before_waiting: Callable[[], None]
+) -> asyncpg.Connection:
     """Connects, trying for up to `wait` seconds while the server is away or starting."""
     deadline = time.monotonic() + wait
     said = False

@@ -23,6 +23,11 @@ class Output:
         """Tells something that is not the result."""
         print(text, file=sys.stderr, flush=True)
 
+    def event(self, fields: dict[str, Any]) -> None:
+        """Logs an event as services do, unless a person watches standard error."""
+        if not sys.stderr.isatty():
+            print(_dumps(fields), file=sys.stderr, flush=True)
+
     def result(self, fields: dict[str, Any], text: str) -> None:
         """Gives the answer, in one of its two forms."""
         print(_dumps(fields) if self.json else text, flush=True)

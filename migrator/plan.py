@@ -53,7 +53,9 @@ def _disagreements(row: Row, migration: Migration | None) -> list[Problem]:
         return [Problem(f"{row.name}.sql", "was applied and is missing now", hint)]
     if migration.checksum == row.checksum:
         return []
-    message = f"was edited after it was applied on {row.applied_at:%Y-%m-%d}: {row.checksum} then, {migration.checksum} now"
+    message = (
+        f"was edited after it was applied on {row.applied_at:%Y-%m-%d}: {row.checksum} then, {migration.checksum} now"
+    )
     return [Problem(migration.file, message, "undo the edit and put the change into a new file")]
 
 

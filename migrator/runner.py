@@ -186,4 +186,3 @@ def ahead(plan: Plan) -> Ahead:
     names = ", ".join(row.name for row in plan.future)
     hint = "run the newer release; or, when going back on purpose, pass --allow-ahead"
     return Ahead.of("", f"the database is ahead: it holds {names}, of which this release has no file", hint)
-

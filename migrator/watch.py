@@ -60,7 +60,9 @@ class Watch:
     async def _look(self, pid: int) -> None:
         with contextlib.suppress(*UNREACHABLE):  # a picture of the blockers is worth nothing's failure
             if self._conn is None or self._conn.is_closed():
-                self._conn = await asyncpg.connect(self._dsn, timeout=2, statement_cache_size=0, server_settings=SESSION)
+                self._conn = await asyncpg.connect(
+                    self._dsn, timeout=2, statement_cache_size=0, server_settings=SESSION
+                )
             while True:
                 rows = await self._conn.fetch(BLOCKERS, pid)
                 if rows:

@@ -1,0 +1,111 @@
+"""Sees to it that there is an admin key, and that its secret goes to one safe place and never into a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from migrator.errors import BadFiles
+from migrator.key_file import write_new
+from migrator.keyring import ADMIN_SCOPES, Registered, new_admin, permanent_admin, register
+from services.kit import keys
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from migrator.changes import Changes
+
+VARIABLE = "MDW_ADMIN_KEY"
+NOWHERE_HINT = (
+    f"pass --key-file FILE, or set {VARIABLE} to a key made by `python -m migrator new-key`, or run this on a terminal"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKey:
+    """The admin key, what happened to it, where its secret is, and how a shell reads it from there."""
+
+    key: Registered
+    what_happened: str
+    where: str
+    read_command: str
+    shown: str = ""
+
+
+async def ensure_admin_key(
+    changes: Changes, options: argparse.Namespace, environ: Mapping[str, str], *, terminal: bool
+) -> AdminKey:
+    """Registers the given key, finds the present one, or makes one for a file or for the terminal."""
+    if environ.get(VARIABLE):
+        return await _given(changes, environ[VARIABLE])
+    present = None if options.new_admin_key else await permanent_admin(changes)
+    if present is not None:
+        return _present(present, options.key_file)
+    if options.key_file is not None:
+        return await _in_file(changes, options.key_file, another=options.new_admin_key)
+    if terminal:
+        return await _shown(changes, another=options.new_admin_key)
+    raise BadFiles.of("", "a new admin key has no place to go: standard output is not a terminal", NOWHERE_HINT)
+
+
+async def _given(changes: Changes, secret: str) -> AdminKey:
+    key = await register(changes, secret, "admin", ADMIN_SCOPES, VARIABLE)
+    if key.missing_scopes:
+        raise BadFiles.of(VARIABLE, f"key {key.preview}.. is there without the scope admin", "use another key")
+    what = f"registered from {VARIABLE}" if key.made else "is there"
+    return AdminKey(key, what, f"the secret is in {VARIABLE}", f'export MDW_API_KEY="${VARIABLE}"')
+
+
+def _present(key: Registered, path: Path | None) -> AdminKey:
+    """Describes a key made by an earlier run; a file that holds its secret is pointed to."""
+    if path is not None and path.exists() and keys.preview(_read(path)) == key.preview:
+        return AdminKey(key, "is there", f"the secret is in {path}", _read_command(path))
+    where = "the secret was given out when the key was made; if it is lost, run bootstrap --new-admin-key"
+    return AdminKey(key, "is there", where, "export MDW_API_KEY=..   # the admin key's secret")
+
+
+async def _in_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
+    """Writes the secret before its key is committed: a run killed in between left a file, and its secret is taken up."""
+    if path.exists():
+        return await _from_file(changes, path, another=another)
+    secret = keys.new_secret()
+
+    def provide() -> str:
+        if not path.exists():  # a try before this one, given up for a lock, has written it
+            write_new(path, secret)
+        return secret
+
+    key = await new_admin(changes, provide, even_if_one=another)
+    if not key.made:
+        return _present(key, path)
+    return AdminKey(key, "made", f"the secret is in {path} (mode 0600)", _read_command(path))
+
+
+async def _from_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
+    secret = _read(path)
+    key = await register(changes, secret, "admin", ADMIN_SCOPES, str(path))
+    if key.missing_scopes or (another and not key.made):
+        raise BadFiles.of(str(path), f"holds key {key.preview}.., which is there already", "name another file")
+    return AdminKey(key, "registered from the file", f"the secret is in {path}", _read_command(path))
+
+
+async def _shown(changes: Changes, *, another: bool) -> AdminKey:
+    secret = keys.new_secret()
+    key = await new_admin(changes, lambda: secret, even_if_one=another)
+    if not key.made:
+        return _present(key, None)
+    command = "export MDW_API_KEY=..   # the key shown above"
+    return AdminKey(key, "made", "the secret is shown below, this once", command, shown=secret)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFiles.of(str(path), f"cannot be read: {error}") from None
+
+
+def _read_command(path: Path) -> str:
+    return f'export MDW_API_KEY="$(cat {path})"'

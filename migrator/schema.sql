@@ -1,0 +1,1333 @@
+-- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
+-- files: 8bb6db588f1136bda78e6903e480726a277202f67e54adb6133bd7238490c794
+
+--: schema auth
+CREATE SCHEMA auth;
+
+--: schema ingest
+CREATE SCHEMA ingest;
+
+--: schema symbols
+CREATE SCHEMA symbols;
+
+--: extension btree_gist
+CREATE EXTENSION btree_gist WITH SCHEMA public;
+
+--: sequence auth.audit_entry_id
+CREATE SEQUENCE auth.audit_entry_id AS bigint INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 START 1 CACHE 64;
+
+--: table auth.audit_batches
+CREATE TABLE auth.audit_batches (
+  "time" timestamp with time zone NOT NULL,
+  writer uuid NOT NULL,
+  kind text NOT NULL,
+  seq bigint NOT NULL,
+  rows integer NOT NULL,
+  prev_hash bytea NOT NULL,
+  hash bytea NOT NULL,
+  form smallint DEFAULT 1 NOT NULL
+) PARTITION BY RANGE ("time");
+
+--: table auth.audit_entries
+CREATE TABLE auth.audit_entries (
+  "time" timestamp with time zone NOT NULL,
+  id bigint NOT NULL,
+  writer uuid NOT NULL,
+  kind text NOT NULL,
+  seq bigint NOT NULL,
+  ord integer NOT NULL,
+  call_id uuid NOT NULL,
+  key_id uuid,
+  key_preview text NOT NULL,
+  service text NOT NULL,
+  method text NOT NULL,
+  code smallint NOT NULL,
+  reason text NOT NULL,
+  peer text NOT NULL,
+  request_id text NOT NULL,
+  duration_us bigint NOT NULL,
+  messages bigint NOT NULL,
+  call_count integer NOT NULL
+) PARTITION BY RANGE ("time");
+
+--: table auth.audit_writers
+CREATE TABLE auth.audit_writers (
+  writer uuid NOT NULL,
+  kind text NOT NULL,
+  service text NOT NULL,
+  last_seq bigint DEFAULT 0 NOT NULL,
+  last_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  last_digest bytea,
+  refusals uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+  head_hash bytea DEFAULT decode(repeat('00'::text, 32), 'hex'::text) NOT NULL,
+  base_seq bigint DEFAULT 0 NOT NULL,
+  base_hash bytea DEFAULT decode(repeat('00'::text, 32), 'hex'::text) NOT NULL
+) WITH (fillfactor=10);
+
+--: table auth.key_usage
+CREATE TABLE auth.key_usage (
+  key_id uuid NOT NULL,
+  writer uuid NOT NULL,
+  kind text NOT NULL,
+  call_count bigint NOT NULL,
+  last_use_time timestamp with time zone NOT NULL
+) WITH (fillfactor=50);
+
+--: table auth.keys
+CREATE TABLE auth.keys (
+  key_id uuid NOT NULL,
+  display_name text NOT NULL,
+  preview text NOT NULL,
+  digest bytea,
+  scopes text[] NOT NULL,
+  allowed_peers cidr[] DEFAULT '{}'::cidr[] NOT NULL,
+  max_calls_per_second integer,
+  max_streams integer,
+  version integer DEFAULT 1 NOT NULL,
+  created_by uuid,
+  rotated_from uuid,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  update_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  expire_time timestamp with time zone,
+  revoke_time timestamp with time zone,
+  delete_time timestamp with time zone
+);
+
+--: table auth.requests
+CREATE TABLE auth.requests (
+  key_id uuid NOT NULL,
+  method text NOT NULL,
+  request_id uuid NOT NULL,
+  request_hash bytea NOT NULL,
+  answer bytea,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--: table auth.token_key
+CREATE TABLE auth.token_key (
+  one boolean DEFAULT true NOT NULL,
+  secret bytea NOT NULL
+);
+
+--: table ingest.backfill_slices
+CREATE TABLE ingest.backfill_slices (
+  backfill_id uuid NOT NULL,
+  slice_id bigint NOT NULL
+);
+
+--: table ingest.backfills
+CREATE TABLE ingest.backfills (
+  backfill_id uuid NOT NULL,
+  kind smallint NOT NULL,
+  mode smallint NOT NULL,
+  priority smallint NOT NULL,
+  state smallint DEFAULT 1 NOT NULL,
+  pause_reason text DEFAULT ''::text NOT NULL,
+  timeframes smallint[] NOT NULL,
+  first_date date,
+  last_date date,
+  request jsonb DEFAULT '{}'::jsonb NOT NULL,
+  key_id uuid,
+  totals jsonb,
+  error text DEFAULT ''::text NOT NULL,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  start_time timestamp with time zone,
+  finish_time timestamp with time zone
+);
+
+--: table ingest.bar_revisions
+CREATE TABLE ingest.bar_revisions (
+  ts timestamp with time zone NOT NULL,
+  open double precision NOT NULL,
+  high double precision NOT NULL,
+  low double precision NOT NULL,
+  close double precision NOT NULL,
+  vwap double precision NOT NULL,
+  volume double precision NOT NULL,
+  symbol_id integer NOT NULL,
+  trade_count integer NOT NULL,
+  write_id integer NOT NULL,
+  ended_write_id integer NOT NULL,
+  timeframe smallint NOT NULL,
+  flags smallint NOT NULL
+);
+
+--: table ingest.bars
+CREATE TABLE ingest.bars (
+  ts timestamp with time zone NOT NULL,
+  open double precision NOT NULL,
+  high double precision NOT NULL,
+  low double precision NOT NULL,
+  close double precision NOT NULL,
+  vwap double precision NOT NULL,
+  volume double precision NOT NULL,
+  symbol_id integer NOT NULL,
+  trade_count integer NOT NULL,
+  write_id integer NOT NULL,
+  timeframe smallint NOT NULL,
+  flags smallint NOT NULL
+);
+
+--: table ingest.limiter
+CREATE TABLE ingest.limiter (
+  slot integer NOT NULL,
+  grant_time timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+) WITH (fillfactor=50);
+
+--: table ingest.minute_sessions
+CREATE TABLE ingest.minute_sessions (
+  symbol_id integer NOT NULL,
+  session_date date NOT NULL,
+  bars integer NOT NULL,
+  regular_bars integer NOT NULL
+) WITH (fillfactor=90);
+
+--: table ingest.rejected_bars
+CREATE TABLE ingest.rejected_bars (
+  reject_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  slice_id bigint,
+  ts timestamp with time zone,
+  first_seen timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  last_seen timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  symbol_id integer,
+  timeframe smallint NOT NULL,
+  ticker text NOT NULL,
+  reason text NOT NULL,
+  raw text NOT NULL,
+  raw_hash bytea NOT NULL
+);
+
+--: table ingest.requests
+CREATE TABLE ingest.requests (
+  key_id uuid NOT NULL,
+  method text NOT NULL,
+  request_id uuid NOT NULL,
+  request_hash bytea NOT NULL,
+  answer bytea,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--: table ingest.series
+CREATE TABLE ingest.series (
+  symbol_id integer NOT NULL,
+  timeframe smallint NOT NULL,
+  last_write_id integer,
+  sessions_present integer DEFAULT 0 NOT NULL,
+  bars bigint DEFAULT 0 NOT NULL,
+  validated bigint DEFAULT 0 NOT NULL,
+  rejected bigint DEFAULT 0 NOT NULL,
+  first_ts timestamp with time zone,
+  last_ts timestamp with time zone,
+  answer_time timestamp with time zone,
+  last_success_time timestamp with time zone,
+  watermark date,
+  last_error text DEFAULT ''::text NOT NULL,
+  tail bytea DEFAULT '\x'::bytea NOT NULL,
+  asked datemultirange DEFAULT '{}'::datemultirange NOT NULL,
+  failed datemultirange DEFAULT '{}'::datemultirange NOT NULL,
+  outside_plan datemultirange DEFAULT '{}'::datemultirange NOT NULL,
+  deleted datemultirange DEFAULT '{}'::datemultirange NOT NULL
+) WITH (fillfactor=40);
+
+--: table ingest.sessions
+CREATE TABLE ingest.sessions (
+  calendar text NOT NULL,
+  session_date date NOT NULL,
+  ordinal integer NOT NULL,
+  open_time timestamp with time zone NOT NULL,
+  close_time timestamp with time zone NOT NULL
+);
+
+--: table ingest.slices
+CREATE TABLE ingest.slices (
+  slice_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  turn bigint DEFAULT 0 NOT NULL,
+  cursor timestamp with time zone,
+  next_try_time timestamp with time zone,
+  lease_until timestamp with time zone,
+  fetch_time timestamp with time zone,
+  end_time timestamp with time zone,
+  token bigint DEFAULT 0 NOT NULL,
+  inserted bigint DEFAULT 0 NOT NULL,
+  updated bigint DEFAULT 0 NOT NULL,
+  unchanged bigint DEFAULT 0 NOT NULL,
+  rejected bigint DEFAULT 0 NOT NULL,
+  requests integer DEFAULT 0 NOT NULL,
+  attempts integer DEFAULT 0 NOT NULL,
+  symbol_id integer,
+  write_id integer,
+  file_id integer,
+  first_date date,
+  last_date date,
+  kind smallint NOT NULL,
+  mode smallint DEFAULT 1 NOT NULL,
+  priority smallint NOT NULL,
+  state smallint DEFAULT 1 NOT NULL,
+  timeframe smallint,
+  asset_class smallint,
+  held boolean DEFAULT false NOT NULL,
+  provider_ticker text DEFAULT ''::text NOT NULL,
+  lease_owner text,
+  reason text DEFAULT ''::text NOT NULL
+) WITH (fillfactor=70);
+
+--: table ingest.token_key
+CREATE TABLE ingest.token_key (
+  one boolean DEFAULT true NOT NULL,
+  secret bytea NOT NULL
+);
+
+--: table ingest.writes
+CREATE TABLE ingest.writes (
+  write_id integer NOT NULL,
+  slice_id bigint,
+  symbol_id integer,
+  timeframe smallint,
+  min_ts timestamp with time zone,
+  max_ts timestamp with time zone,
+  fetch_time timestamp with time zone,
+  asked_from timestamp with time zone,
+  asked_to timestamp with time zone,
+  commit_time timestamp with time zone,
+  high integer,
+  open integer[]
+);
+
+--: table symbols.requests
+CREATE TABLE symbols.requests (
+  key_id uuid NOT NULL,
+  method text NOT NULL,
+  request_id uuid NOT NULL,
+  request_hash bytea NOT NULL,
+  answer bytea,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--: table symbols.symbols
+CREATE TABLE symbols.symbols (
+  symbol_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  asset_class smallint NOT NULL,
+  name text DEFAULT ''::text NOT NULL,
+  exchange text DEFAULT ''::text NOT NULL,
+  type text DEFAULT ''::text NOT NULL,
+  figi text DEFAULT ''::text NOT NULL,
+  list_date date,
+  delist_date date,
+  active boolean DEFAULT true NOT NULL,
+  timeframes smallint[] DEFAULT '{7}'::smallint[] NOT NULL,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  update_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--: table symbols.tickers
+CREATE TABLE symbols.tickers (
+  symbol_id integer NOT NULL,
+  from_date date NOT NULL,
+  to_date date,
+  asset_class smallint NOT NULL,
+  ticker text NOT NULL,
+  provider_ticker text NOT NULL
+);
+
+--: table symbols.token_key
+CREATE TABLE symbols.token_key (
+  one boolean DEFAULT true NOT NULL,
+  secret bytea NOT NULL
+);
+
+--: function auth.micros(timestamp with time zone)
+CREATE OR REPLACE FUNCTION auth.micros(t timestamp with time zone)
+ RETURNS bigint
+ LANGUAGE sql
+ STABLE
+RETURN ((EXTRACT(epoch FROM t) * (1000000)::numeric))::bigint
+;
+
+--: function auth.entry_text(auth.audit_entries)
+CREATE OR REPLACE FUNCTION auth.entry_text(e auth.audit_entries)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+RETURN (json_build_array((e).id, (e).ord, (e).call_id, (e).key_id, (e).key_preview, (e).service, (e).method, (e).code, (e).reason, (e).peer, (e).request_id, (e).duration_us, (e).messages, (e).call_count))::text
+;
+
+--: function auth.batch_hash(bytea,uuid,text,bigint,timestamp with time zone,integer,text)
+CREATE OR REPLACE FUNCTION auth.batch_hash(prev bytea, writer uuid, kind text, seq bigint, t timestamp with time zone, n integer, body text)
+ RETURNS bytea
+ LANGUAGE sql
+ STABLE
+RETURN sha256((('\x01'::bytea || prev) || convert_to((((json_build_array(writer, kind, seq, auth.micros(t), n))::text || '
+'::text) || body), 'UTF8'::name)))
+;
+
+--: function auth.lock_keys()
+CREATE OR REPLACE FUNCTION auth.lock_keys()
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  PERFORM set_config('lock_timeout', '200ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
+  PERFORM pg_advisory_xact_lock(1833042);
+END $function$
+;
+
+--: function auth.wait_for_change(uuid,text)
+CREATE OR REPLACE FUNCTION auth.wait_for_change(p_writer uuid, p_service text)
+ RETURNS void
+ LANGUAGE sql
+AS $function$
+  INSERT INTO auth.audit_writers (writer, kind, service)
+  VALUES (p_writer, 'changes', p_service)
+  ON CONFLICT DO NOTHING;
+  SELECT 1 FROM auth.audit_writers WHERE writer = p_writer AND kind = 'changes' FOR UPDATE;
+$function$
+;
+
+--: function auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[])
+CREATE OR REPLACE FUNCTION auth.record_calls(p_writer uuid, p_kind text, p_seq bigint, p_service text, p_call_ids uuid[], p_key_ids uuid[], p_previews text[], p_methods text[], p_scopes text[], p_codes smallint[], p_reasons text[], p_peers text[], p_request_ids text[], p_durations bigint[], p_messages bigint[], p_counts integer[])
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+  w auth.audit_writers;
+  v_digest bytea := sha256(convert_to(p_call_ids::text, 'UTF8'));
+  v_time timestamptz;
+  v_seq bigint;
+  v_refused uuid[];
+  v_why text;
+  v_rows integer;
+  v_body text;
+  v_hash bytea;
+  v_known uuid[] := '{}';
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'auth.record_calls needs READ COMMITTED' USING ERRCODE = 'MD004';
+  END IF;
+  -- A process that stops between here and COMMIT would stall every service behind the next RevokeKey.
+  PERFORM set_config('idle_in_transaction_session_timeout', '1s', true);
+  PERFORM pg_advisory_xact_lock_shared(1833042);
+
+  SELECT * INTO w FROM auth.audit_writers WHERE writer = p_writer AND kind = p_kind FOR UPDATE;
+  IF NOT FOUND THEN
+    IF p_seq > 1 THEN
+      RAISE EXCEPTION 'recorder % is not known at seq %', p_writer, p_seq USING ERRCODE = 'MD002';
+    END IF;
+    INSERT INTO auth.audit_writers (writer, kind, service) VALUES (p_writer, p_kind, p_service) ON CONFLICT DO NOTHING;
+    SELECT * INTO STRICT w FROM auth.audit_writers WHERE writer = p_writer AND kind = p_kind FOR UPDATE;
+  END IF;
+  v_seq := coalesce(p_seq, w.last_seq + 1);
+  IF v_seq = w.last_seq AND v_digest = w.last_digest THEN
+    RETURN w.refusals;  -- the answer was lost, not the batch
+  ELSIF v_seq <> w.last_seq + 1 THEN
+    RAISE EXCEPTION 'recorder % is at seq %, not %', p_writer, w.last_seq, v_seq USING ERRCODE = 'MD002';
+  END IF;
+
+  IF 'COMMIT_UNKNOWN' = ANY (p_reasons) THEN  -- wait for the change to end, then see whether it left its row
+    PERFORM auth.wait_for_change(p_writer, p_service);
+    EXECUTE format('SELECT coalesce(array_agg(call_id), ''{}'') FROM auth.audit_entries WHERE time > %L AND call_id = ANY ($1)',
+                   clock_timestamp() - interval '1 day') INTO v_known USING p_call_ids;
+  END IF;
+
+  v_time := greatest(clock_timestamp(), w.last_time);
+  -- The keys are read in a statement of their own after the lock: one statement for both would read a stale snapshot.
+  WITH judged AS (
+    SELECT c.*, CASE
+        WHEN c.key_id IS NULL OR c.code = 16 THEN NULL
+        WHEN k.key_id IS NULL OR k.delete_time IS NOT NULL THEN 'KEY_DELETED'
+        WHEN k.revoke_time IS NOT NULL THEN 'KEY_REVOKED'
+        WHEN k.expire_time <= clock_timestamp() THEN 'KEY_EXPIRED'
+        WHEN c.code = 7 OR c.scopes = '' THEN NULL
+        WHEN NOT (k.scopes && string_to_array(c.scopes, ' ') OR 'admin' = ANY (k.scopes) AND c.scopes <> 'service') THEN 'SCOPE_REMOVED'
+        WHEN k.allowed_peers = '{}' THEN NULL
+        WHEN c.peer = '' OR NOT c.peer::inet <<= ANY (k.allowed_peers::inet[]) THEN 'PEER_NOT_ALLOWED'
+      END AS refusal
+    FROM unnest(p_call_ids, p_key_ids, p_previews, p_methods, p_scopes, p_codes, p_reasons, p_peers, p_request_ids,
+                p_durations, p_messages, p_counts) WITH ORDINALITY
+         AS c(call_id, key_id, preview, method, scopes, code, reason, peer, request_id, duration, messages, n, ord)
+    LEFT JOIN auth.keys k ON k.key_id = c.key_id
+  ), entries AS (
+    INSERT INTO auth.audit_entries AS e (time, id, writer, kind, seq, ord, call_id, key_id, key_preview, service, method, code,
+      reason, peer, request_id, duration_us, messages, call_count)
+    SELECT v_time, nextval('auth.audit_entry_id'), p_writer, p_kind, v_seq, j.ord, j.call_id, j.key_id, left(j.preview, 12), p_service,
+           left(j.method, 200), CASE WHEN j.refusal IS NULL THEN j.code ELSE 16 END, left(coalesce(j.refusal, j.reason), 200),
+           left(j.peer, 100), left(j.request_id, 100),
+           j.duration, j.messages, CASE WHEN j.call_id = ANY (v_known) AND j.reason = 'COMMIT_UNKNOWN' THEN 0 ELSE j.n END
+    FROM judged j
+    WHERE j.code >= 0
+    RETURNING e.*
+  ), used AS (
+    INSERT INTO auth.key_usage AS u
+    SELECT key_id, p_writer, p_kind, sum(call_count), v_time
+    FROM entries
+    WHERE key_id IS NOT NULL AND code <> 16 AND call_count > 0
+    GROUP BY key_id
+    ON CONFLICT (key_id, writer, kind) DO UPDATE
+    SET call_count = u.call_count + excluded.call_count, last_use_time = excluded.last_use_time
+  )
+  SELECT r.refused, r.why, e.n, e.body INTO v_refused, v_why, v_rows, v_body
+  FROM (SELECT coalesce(array_agg(call_id), '{}') AS refused, min(refusal) AS why FROM judged WHERE refusal IS NOT NULL) r,
+       (SELECT count(*)::integer AS n,
+               coalesce(string_agg(auth.entry_text(entries::auth.audit_entries), E'\n' ORDER BY ord), '') AS body
+        FROM entries) e;
+
+  IF p_kind = 'changes' AND v_refused <> '{}' THEN  -- nobody can commit it by mistake
+    RAISE EXCEPTION 'key refused' USING ERRCODE = 'MD001', DETAIL = v_why;
+  END IF;
+  v_hash := auth.batch_hash(w.head_hash, p_writer, p_kind, v_seq, v_time, v_rows, v_body);
+  INSERT INTO auth.audit_batches (time, writer, kind, seq, rows, prev_hash, hash)
+  VALUES (v_time, p_writer, p_kind, v_seq, v_rows, w.head_hash, v_hash);
+  UPDATE auth.audit_writers
+  SET last_seq = v_seq, last_time = v_time, last_digest = v_digest, refusals = v_refused, head_hash = v_hash
+  WHERE writer = p_writer AND kind = p_kind;
+  RETURN v_refused;
+END $function$
+;
+
+--: function auth.change_committed(uuid,text,uuid)
+CREATE OR REPLACE FUNCTION auth.change_committed(p_writer uuid, p_service text, p_call_id uuid)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+  v_found boolean;
+BEGIN
+  PERFORM auth.wait_for_change(p_writer, p_service);
+  EXECUTE format('SELECT EXISTS (SELECT FROM auth.audit_entries WHERE time > %L AND call_id = $1 AND writer = $2 AND kind = ''changes'')',
+                 clock_timestamp() - interval '1 day') INTO v_found USING p_call_id, p_writer;
+  RETURN v_found;
+END $function$
+;
+
+--: function auth.make_partitions(integer)
+CREATE OR REPLACE FUNCTION auth.make_partitions(p_ahead integer DEFAULT 14)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+  d date;
+  t text;
+  v_name text;
+  v_made integer := 0;
+  lo text;
+  hi text;
+BEGIN
+  PERFORM set_config('lock_timeout', '200ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
+  PERFORM pg_advisory_xact_lock(1833043);
+  FOR d IN SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + i FROM generate_series(0, p_ahead) i LOOP
+    lo := d || ' 00:00:00+00';
+    hi := (d + 1) || ' 00:00:00+00';
+    FOREACH t IN ARRAY ARRAY['audit_batches', 'audit_entries'] LOOP
+      v_name := t || to_char(d, '_YYYYMMDD');
+      CONTINUE WHEN to_regclass('auth.' || v_name) IS NOT NULL;
+      EXECUTE format('CREATE TABLE auth.%I (LIKE auth.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', v_name, t);
+      EXECUTE format('ALTER TABLE auth.%I ATTACH PARTITION auth.%I FOR VALUES FROM (%L) TO (%L)', t, v_name, lo, hi);
+      v_made := v_made + 1;
+    END LOOP;
+  END LOOP;
+  RETURN v_made;
+END $function$
+;
+
+--: function auth.drop_partitions(date)
+CREATE OR REPLACE FUNCTION auth.drop_partitions(p_before date)
+ RETURNS date
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+  d date;
+  v_day_end timestamptz;
+BEGIN
+  IF p_before > (clock_timestamp() AT TIME ZONE 'UTC')::date - 1 THEN
+    RAISE EXCEPTION 'would drop a day in use';
+  END IF;
+  PERFORM set_config('lock_timeout', '50ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
+  PERFORM pg_advisory_xact_lock(1833043);
+  SELECT min(to_date(right(c.relname, 8), 'YYYYMMDD')) INTO d
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE i.inhparent IN ('auth.audit_entries'::regclass, 'auth.audit_batches'::regclass);
+  IF d IS NULL OR d >= p_before THEN
+    RETURN NULL;
+  END IF;
+  v_day_end := (d + 1)::timestamp AT TIME ZONE 'UTC';
+  DELETE FROM auth.audit_writers WHERE last_time < v_day_end;  -- all its batches go; if it lives, MD002 tells it to start anew
+  EXECUTE format('UPDATE auth.audit_writers w SET base_seq = b.seq, base_hash = b.hash FROM (
+      SELECT DISTINCT ON (writer, kind) writer, kind, b.seq, b.hash FROM auth.%I b JOIN auth.audit_writers USING (writer, kind)
+      ORDER BY writer, kind, b.seq DESC) b
+    WHERE w.writer = b.writer AND w.kind = b.kind', 'audit_batches' || to_char(d, '_YYYYMMDD'));
+  EXECUTE format('DROP TABLE auth.%I, auth.%I',
+                 'audit_batches' || to_char(d, '_YYYYMMDD'), 'audit_entries' || to_char(d, '_YYYYMMDD'));
+  RETURN d;
+END $function$
+;
+
+--: function auth.fold_usage(interval)
+CREATE OR REPLACE FUNCTION auth.fold_usage(p_silent interval DEFAULT '01:00:00'::interval)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+  v_silent auth.audit_writers[];
+  n bigint;
+BEGIN
+  SELECT array_agg(w) INTO v_silent FROM (
+    SELECT * FROM auth.audit_writers w
+    WHERE last_time < clock_timestamp() - p_silent
+      AND EXISTS (SELECT FROM auth.key_usage u WHERE u.writer = w.writer AND u.kind = w.kind)
+    ORDER BY writer, kind LIMIT 1000 FOR UPDATE SKIP LOCKED) w;
+  WITH gone AS (
+    DELETE FROM auth.key_usage u USING unnest(v_silent) s WHERE u.writer = s.writer AND u.kind = s.kind RETURNING u.*
+  ), folded AS (
+    INSERT INTO auth.key_usage AS u
+    SELECT key_id, '00000000-0000-0000-0000-000000000000', 'folded', sum(call_count), max(last_use_time)
+    FROM gone GROUP BY key_id ORDER BY key_id
+    ON CONFLICT (key_id, writer, kind) DO UPDATE
+    SET call_count = u.call_count + excluded.call_count, last_use_time = greatest(u.last_use_time, excluded.last_use_time))
+  SELECT count(*) INTO n FROM gone;
+  RETURN n;
+END $function$
+;
+
+--: function ingest.announce_write(bigint)
+CREATE OR REPLACE FUNCTION ingest.announce_write(p_slice_id bigint)
+ RETURNS integer
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_write_id integer;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'ingest.announce_write needs READ COMMITTED' USING ERRCODE = 'MD004';
+  END IF;
+  PERFORM set_config('idle_in_transaction_session_timeout', '1s', true);
+  PERFORM pg_advisory_xact_lock(1833044);
+  INSERT INTO ingest.writes (write_id, slice_id)
+  SELECT max(write_id) + 1, p_slice_id FROM ingest.writes
+  RETURNING write_id INTO v_write_id;
+  RETURN v_write_id;
+END $function$
+;
+
+--: function ingest.begin_part(bigint,bigint,integer)
+CREATE OR REPLACE FUNCTION ingest.begin_part(p_slice_id bigint, p_token bigint, p_write_id integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  PERFORM pg_advisory_xact_lock(1833045, p_write_id);
+  PERFORM FROM ingest.slices
+  WHERE slice_id = p_slice_id AND token = p_token AND write_id = p_write_id AND state = 2
+  FOR UPDATE;
+  RETURN FOUND;
+END $function$
+;
+
+--: function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone)
+CREATE OR REPLACE FUNCTION ingest.finish(p_write_id integer, p_more boolean, p_symbol_id integer, p_timeframe smallint, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone)
+ RETURNS integer
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_last ingest.writes;
+  v_top integer;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'ingest.finish needs READ COMMITTED' USING ERRCODE = 'MD004';
+  END IF;
+  PERFORM set_config('idle_in_transaction_session_timeout', '1s', true);
+  PERFORM pg_advisory_xact_lock(1833044);
+  SELECT * INTO STRICT v_last FROM ingest.writes WHERE commit_time IS NOT NULL ORDER BY commit_time DESC LIMIT 1;
+  SELECT max(write_id) INTO v_top FROM ingest.writes;
+  UPDATE ingest.writes
+  SET commit_time = greatest(clock_timestamp(), v_last.commit_time + interval '1 us'),
+      high = v_top + 1,
+      open = array(SELECT i FROM (SELECT unnest(v_last.open) AS i UNION ALL SELECT generate_series(v_last.high, v_top)) x
+                   WHERE i <> p_write_id ORDER BY i),
+      symbol_id = p_symbol_id, timeframe = p_timeframe, min_ts = p_min_ts, max_ts = p_max_ts,
+      fetch_time = p_fetch_time, asked_from = p_asked_from, asked_to = p_asked_to
+  WHERE write_id = p_write_id AND commit_time IS NULL;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'write % was not announced, or is finished', p_write_id USING ERRCODE = 'MD005';
+  END IF;
+  IF NOT p_more THEN
+    RETURN NULL;
+  END IF;
+  INSERT INTO ingest.writes (write_id, slice_id)
+  SELECT v_top + 1, slice_id FROM ingest.writes WHERE write_id = p_write_id;
+  RETURN v_top + 1;
+END $function$
+;
+
+--: function ingest.forget_symbol(integer)
+CREATE OR REPLACE FUNCTION ingest.forget_symbol(p_symbol_id integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+  PERFORM FROM ingest.series WHERE symbol_id = p_symbol_id ORDER BY timeframe FOR UPDATE;
+  IF EXISTS (SELECT FROM ingest.series WHERE symbol_id = p_symbol_id AND (bars > 0 OR last_write_id IS NOT NULL))
+    OR EXISTS (SELECT FROM ingest.bar_revisions WHERE symbol_id = p_symbol_id)
+    OR EXISTS (SELECT FROM ingest.slices WHERE symbol_id = p_symbol_id AND state IN (1, 2)) THEN
+    RETURN false;
+  END IF;
+  DELETE FROM ingest.series WHERE symbol_id = p_symbol_id;
+  RETURN true;
+END $function$
+;
+
+--: constraint auth.audit_batches audit_batches_pkey
+ALTER TABLE auth.audit_batches ADD CONSTRAINT audit_batches_pkey PRIMARY KEY ("time", writer, kind, seq);
+
+--: constraint auth.audit_entries audit_entries_pkey
+ALTER TABLE auth.audit_entries ADD CONSTRAINT audit_entries_pkey PRIMARY KEY ("time", id);
+
+--: constraint auth.audit_writers audit_writers_pkey
+ALTER TABLE auth.audit_writers ADD CONSTRAINT audit_writers_pkey PRIMARY KEY (writer, kind);
+
+--: constraint auth.audit_writers audit_writers_kind
+ALTER TABLE auth.audit_writers ADD CONSTRAINT audit_writers_kind CHECK ((kind = ANY (ARRAY['reads'::text, 'changes'::text])));
+
+--: constraint auth.key_usage key_usage_pkey
+ALTER TABLE auth.key_usage ADD CONSTRAINT key_usage_pkey PRIMARY KEY (key_id, writer, kind);
+
+--: constraint auth.keys keys_pkey
+ALTER TABLE auth.keys ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
+
+--: constraint auth.keys keys_deleted_without_digest
+ALTER TABLE auth.keys ADD CONSTRAINT keys_deleted_without_digest CHECK (((delete_time IS NULL) = (digest IS NOT NULL)));
+
+--: constraint auth.keys keys_digest_key
+ALTER TABLE auth.keys ADD CONSTRAINT keys_digest_key UNIQUE (digest);
+
+--: constraint auth.keys keys_digest_length
+ALTER TABLE auth.keys ADD CONSTRAINT keys_digest_length CHECK ((length(digest) = 32));
+
+--: constraint auth.keys keys_display_name_length
+ALTER TABLE auth.keys ADD CONSTRAINT keys_display_name_length CHECK (((length(display_name) >= 1) AND (length(display_name) <= 63)));
+
+--: constraint auth.keys keys_max_calls_positive
+ALTER TABLE auth.keys ADD CONSTRAINT keys_max_calls_positive CHECK ((max_calls_per_second > 0));
+
+--: constraint auth.keys keys_max_streams_positive
+ALTER TABLE auth.keys ADD CONSTRAINT keys_max_streams_positive CHECK ((max_streams > 0));
+
+--: constraint auth.keys keys_scopes_not_empty
+ALTER TABLE auth.keys ADD CONSTRAINT keys_scopes_not_empty CHECK ((cardinality(scopes) > 0));
+
+--: constraint auth.requests requests_pkey
+ALTER TABLE auth.requests ADD CONSTRAINT requests_pkey PRIMARY KEY (key_id, method, request_id);
+
+--: constraint auth.token_key token_key_pkey
+ALTER TABLE auth.token_key ADD CONSTRAINT token_key_pkey PRIMARY KEY (one);
+
+--: constraint auth.token_key token_key_one_row
+ALTER TABLE auth.token_key ADD CONSTRAINT token_key_one_row CHECK (one);
+
+--: constraint ingest.backfill_slices backfill_slices_pkey
+ALTER TABLE ingest.backfill_slices ADD CONSTRAINT backfill_slices_pkey PRIMARY KEY (backfill_id, slice_id);
+
+--: constraint ingest.backfills backfills_pkey
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_pkey PRIMARY KEY (backfill_id);
+
+--: constraint ingest.backfills backfills_ended_with_time
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_ended_with_time CHECK (((state = ANY (ARRAY[4, 5, 6])) = (finish_time IS NOT NULL)));
+
+--: constraint ingest.backfills backfills_kind
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_kind CHECK (((kind >= 1) AND (kind <= 6)));
+
+--: constraint ingest.backfills backfills_mode
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_mode CHECK (((mode >= 1) AND (mode <= 2)));
+
+--: constraint ingest.backfills backfills_pause_with_reason
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_pause_with_reason CHECK (((state <> 3) OR (pause_reason <> ''::text)));
+
+--: constraint ingest.backfills backfills_priority
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_priority CHECK (((priority >= 1) AND (priority <= 4)));
+
+--: constraint ingest.backfills backfills_state
+ALTER TABLE ingest.backfills ADD CONSTRAINT backfills_state CHECK (((state >= 1) AND (state <= 6)));
+
+--: constraint ingest.bar_revisions bar_revisions_pkey
+ALTER TABLE ingest.bar_revisions ADD CONSTRAINT bar_revisions_pkey PRIMARY KEY (symbol_id, timeframe, ended_write_id, ts);
+
+--: constraint ingest.bars bars_pkey
+ALTER TABLE ingest.bars ADD CONSTRAINT bars_pkey PRIMARY KEY (symbol_id, timeframe, ts);
+
+--: constraint ingest.limiter limiter_pkey
+ALTER TABLE ingest.limiter ADD CONSTRAINT limiter_pkey PRIMARY KEY (slot);
+
+--: constraint ingest.minute_sessions minute_sessions_pkey
+ALTER TABLE ingest.minute_sessions ADD CONSTRAINT minute_sessions_pkey PRIMARY KEY (symbol_id, session_date);
+
+--: constraint ingest.minute_sessions minute_sessions_counts
+ALTER TABLE ingest.minute_sessions ADD CONSTRAINT minute_sessions_counts CHECK (((bars > 0) AND ((regular_bars >= 0) AND (regular_bars <= bars))));
+
+--: constraint ingest.rejected_bars rejected_bars_pkey
+ALTER TABLE ingest.rejected_bars ADD CONSTRAINT rejected_bars_pkey PRIMARY KEY (reject_id);
+
+--: constraint ingest.rejected_bars rejected_bars_once
+ALTER TABLE ingest.rejected_bars ADD CONSTRAINT rejected_bars_once UNIQUE NULLS NOT DISTINCT (symbol_id, timeframe, reason, raw_hash);
+
+--: constraint ingest.requests requests_pkey
+ALTER TABLE ingest.requests ADD CONSTRAINT requests_pkey PRIMARY KEY (key_id, method, request_id);
+
+--: constraint ingest.series series_pkey
+ALTER TABLE ingest.series ADD CONSTRAINT series_pkey PRIMARY KEY (symbol_id, timeframe);
+
+--: constraint ingest.series series_counts
+ALTER TABLE ingest.series ADD CONSTRAINT series_counts CHECK (((bars >= 0) AND ((validated >= 0) AND (validated <= bars)) AND (rejected >= 0) AND (sessions_present >= 0)));
+
+--: constraint ingest.series series_empty_without_times
+ALTER TABLE ingest.series ADD CONSTRAINT series_empty_without_times CHECK ((((bars = 0) = (first_ts IS NULL)) AND ((bars = 0) = (last_ts IS NULL))));
+
+--: constraint ingest.series series_timeframe_stored
+ALTER TABLE ingest.series ADD CONSTRAINT series_timeframe_stored CHECK ((timeframe = ANY (ARRAY[1, 7])));
+
+--: constraint ingest.sessions sessions_pkey
+ALTER TABLE ingest.sessions ADD CONSTRAINT sessions_pkey PRIMARY KEY (calendar, session_date);
+
+--: constraint ingest.sessions sessions_calendar
+ALTER TABLE ingest.sessions ADD CONSTRAINT sessions_calendar CHECK ((calendar = ANY (ARRAY['XNYS'::text, '24/7'::text])));
+
+--: constraint ingest.sessions sessions_open_before_close
+ALTER TABLE ingest.sessions ADD CONSTRAINT sessions_open_before_close CHECK ((open_time < close_time));
+
+--: constraint ingest.sessions sessions_ordinal
+ALTER TABLE ingest.sessions ADD CONSTRAINT sessions_ordinal UNIQUE (calendar, ordinal);
+
+--: constraint ingest.slices slices_pkey
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_pkey PRIMARY KEY (slice_id);
+
+--: constraint ingest.slices slices_dates
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_dates CHECK ((first_date <= last_date));
+
+--: constraint ingest.slices slices_ended_with_time
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_ended_with_time CHECK (((state = ANY (ARRAY[3, 4, 5, 6])) = (end_time IS NOT NULL)));
+
+--: constraint ingest.slices slices_kind
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_kind CHECK (((kind >= 1) AND (kind <= 6)));
+
+--: constraint ingest.slices slices_mode
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_mode CHECK (((mode >= 1) AND (mode <= 2)));
+
+--: constraint ingest.slices slices_priority
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_priority CHECK (((priority >= 1) AND (priority <= 4)));
+
+--: constraint ingest.slices slices_range_of_series
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_range_of_series CHECK (((kind <> 1) OR ((symbol_id IS NOT NULL) AND (timeframe IS NOT NULL) AND (first_date IS NOT NULL) AND (last_date IS NOT NULL))));
+
+--: constraint ingest.slices slices_running_with_lease
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_running_with_lease CHECK (((state = 2) = (lease_until IS NOT NULL)));
+
+--: constraint ingest.slices slices_state
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_state CHECK (((state >= 1) AND (state <= 6)));
+
+--: constraint ingest.slices slices_timeframe_stored
+ALTER TABLE ingest.slices ADD CONSTRAINT slices_timeframe_stored CHECK ((timeframe = ANY (ARRAY[1, 7])));
+
+--: constraint ingest.token_key token_key_pkey
+ALTER TABLE ingest.token_key ADD CONSTRAINT token_key_pkey PRIMARY KEY (one);
+
+--: constraint ingest.token_key token_key_one_row
+ALTER TABLE ingest.token_key ADD CONSTRAINT token_key_one_row CHECK (one);
+
+--: constraint ingest.writes writes_pkey
+ALTER TABLE ingest.writes ADD CONSTRAINT writes_pkey PRIMARY KEY (write_id);
+
+--: constraint ingest.writes writes_committed_whole
+ALTER TABLE ingest.writes ADD CONSTRAINT writes_committed_whole CHECK ((((commit_time IS NULL) = (high IS NULL)) AND ((commit_time IS NULL) = (open IS NULL))));
+
+--: constraint symbols.requests requests_pkey
+ALTER TABLE symbols.requests ADD CONSTRAINT requests_pkey PRIMARY KEY (key_id, method, request_id);
+
+--: constraint symbols.symbols symbols_pkey
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_pkey PRIMARY KEY (symbol_id);
+
+--: constraint symbols.symbols symbols_asset_class
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_asset_class CHECK (((asset_class >= 1) AND (asset_class <= 3)));
+
+--: constraint symbols.symbols symbols_exchange_length
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_exchange_length CHECK ((length(exchange) <= 16));
+
+--: constraint symbols.symbols symbols_figi_length
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_figi_length CHECK ((length(figi) <= 16));
+
+--: constraint symbols.symbols symbols_listed_before_delisted
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_listed_before_delisted CHECK ((list_date <= delist_date));
+
+--: constraint symbols.symbols symbols_name_length
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_name_length CHECK ((length(name) <= 200));
+
+--: constraint symbols.symbols symbols_timeframes_stored
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_timeframes_stored CHECK ((timeframes <@ '{1,7}'::smallint[]));
+
+--: constraint symbols.symbols symbols_type_length
+ALTER TABLE symbols.symbols ADD CONSTRAINT symbols_type_length CHECK ((length(type) <= 16));
+
+--: constraint symbols.tickers tickers_pkey
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_pkey PRIMARY KEY (symbol_id, from_date);
+
+--: constraint symbols.tickers tickers_dates
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_dates CHECK ((from_date <= to_date));
+
+--: constraint symbols.tickers tickers_one_at_a_time
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_one_at_a_time EXCLUDE USING gist (symbol_id WITH =, daterange(from_date, to_date, '[]'::text) WITH &&);
+
+--: constraint symbols.tickers tickers_one_holder
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_one_holder EXCLUDE USING gist (asset_class WITH =, ticker WITH =, daterange(from_date, to_date, '[]'::text) WITH &&);
+
+--: constraint symbols.tickers tickers_one_provider_holder
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_one_provider_holder EXCLUDE USING gist (provider_ticker WITH =, daterange(from_date, to_date, '[]'::text) WITH &&);
+
+--: constraint symbols.tickers tickers_provider_ticker_length
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_provider_ticker_length CHECK (((length(provider_ticker) >= 1) AND (length(provider_ticker) <= 40)));
+
+--: constraint symbols.tickers tickers_ticker_length
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_ticker_length CHECK (((length(ticker) >= 1) AND (length(ticker) <= 32)));
+
+--: constraint symbols.token_key token_key_pkey
+ALTER TABLE symbols.token_key ADD CONSTRAINT token_key_pkey PRIMARY KEY (one);
+
+--: constraint symbols.token_key token_key_one_row
+ALTER TABLE symbols.token_key ADD CONSTRAINT token_key_one_row CHECK (one);
+
+--: constraint ingest.backfill_slices backfill_slices_backfill_id_fkey
+ALTER TABLE ingest.backfill_slices ADD CONSTRAINT backfill_slices_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES ingest.backfills(backfill_id) ON DELETE CASCADE;
+
+--: constraint ingest.backfill_slices backfill_slices_slice_id_fkey
+ALTER TABLE ingest.backfill_slices ADD CONSTRAINT backfill_slices_slice_id_fkey FOREIGN KEY (slice_id) REFERENCES ingest.slices(slice_id) ON DELETE CASCADE;
+
+--: constraint ingest.series series_symbol_id_fkey
+ALTER TABLE ingest.series ADD CONSTRAINT series_symbol_id_fkey FOREIGN KEY (symbol_id) REFERENCES symbols.symbols(symbol_id);
+
+--: constraint symbols.tickers tickers_symbol_id_fkey
+ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_symbol_id_fkey FOREIGN KEY (symbol_id) REFERENCES symbols.symbols(symbol_id) ON DELETE CASCADE;
+
+--: index auth.audit_entries_by_call
+CREATE INDEX audit_entries_by_call ON ONLY auth.audit_entries USING btree (call_id);
+
+--: index auth.audit_entries_by_key
+CREATE INDEX audit_entries_by_key ON ONLY auth.audit_entries USING btree (key_id, "time", id);
+
+--: index auth.keys_by_create_time
+CREATE INDEX keys_by_create_time ON auth.keys USING btree (create_time, key_id);
+
+--: index auth.requests_by_create_time
+CREATE INDEX requests_by_create_time ON auth.requests USING btree (create_time);
+
+--: index ingest.backfill_slices_by_slice
+CREATE INDEX backfill_slices_by_slice ON ingest.backfill_slices USING btree (slice_id);
+
+--: index ingest.backfills_by_create_time
+CREATE INDEX backfills_by_create_time ON ingest.backfills USING btree (create_time, backfill_id);
+
+--: index ingest.backfills_open
+CREATE INDEX backfills_open ON ingest.backfills USING btree (backfill_id) WHERE (state = ANY (ARRAY[1, 2, 3]));
+
+--: index ingest.rejected_bars_by_last_seen
+CREATE INDEX rejected_bars_by_last_seen ON ingest.rejected_bars USING btree (last_seen);
+
+--: index ingest.requests_by_create_time
+CREATE INDEX requests_by_create_time ON ingest.requests USING btree (create_time);
+
+--: index ingest.sessions_by_close_time
+CREATE INDEX sessions_by_close_time ON ingest.sessions USING btree (calendar, close_time);
+
+--: index ingest.slices_claim
+CREATE INDEX slices_claim ON ingest.slices USING btree (priority DESC, turn, slice_id) WHERE ((state = 1) AND (NOT held));
+
+--: index ingest.slices_ended
+CREATE INDEX slices_ended ON ingest.slices USING btree (end_time) WHERE (end_time IS NOT NULL);
+
+--: index ingest.slices_leased
+CREATE INDEX slices_leased ON ingest.slices USING btree (lease_until) WHERE (state = 2);
+
+--: index ingest.slices_open_by_series
+CREATE INDEX slices_open_by_series ON ingest.slices USING btree (symbol_id, timeframe) WHERE (state = ANY (ARRAY[1, 2]));
+
+--: index ingest.writes_by_commit_time
+CREATE UNIQUE INDEX writes_by_commit_time ON ingest.writes USING btree (commit_time) WHERE (commit_time IS NOT NULL);
+
+--: index ingest.writes_by_series
+CREATE INDEX writes_by_series ON ingest.writes USING btree (symbol_id, timeframe, fetch_time);
+
+--: index symbols.requests_by_create_time
+CREATE INDEX requests_by_create_time ON symbols.requests USING btree (create_time);
+
+--: index symbols.tickers_by_ticker
+CREATE INDEX tickers_by_ticker ON symbols.tickers USING btree (ticker text_pattern_ops);
+
+--: view symbols.ticker_spans
+CREATE VIEW symbols.ticker_spans AS
+ SELECT t.symbol_id,
+    t.asset_class,
+    t.ticker,
+    t.provider_ticker,
+    t.from_date,
+    t.to_date,
+    s.name,
+    s.active,
+    s.timeframes,
+    s.list_date,
+    s.delist_date
+   FROM (symbols.tickers t
+     JOIN symbols.symbols s USING (symbol_id));
+
+--: view ingest.series_figures
+CREATE VIEW ingest.series_figures AS
+ SELECT f.symbol_id,
+    f.timeframe,
+    f.bars,
+    f.first_ts,
+    f.last_ts,
+    f.validated,
+    f.rejected,
+    f.sessions_present,
+    f.watermark,
+    f.last_success_time,
+    f.last_error,
+    (
+        CASE
+            WHEN (EXISTS ( SELECT
+               FROM ingest.slices s
+              WHERE ((s.state = 2) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) THEN 3
+            WHEN (EXISTS ( SELECT
+               FROM ingest.slices s
+              WHERE ((s.state = 1) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) THEN 2
+            WHEN (NOT isempty(f.failed)) THEN 5
+            WHEN (NOT isempty(f.asked)) THEN 4
+            ELSE 1
+        END)::smallint AS state,
+    first_session.ordinal AS first_ordinal,
+    last_session.ordinal AS last_ordinal,
+    closed_session.ordinal AS closed_ordinal
+   FROM (((( SELECT r.symbol_id,
+            r.timeframe,
+            r.last_write_id,
+            r.sessions_present,
+            r.bars,
+            r.validated,
+            r.rejected,
+            r.first_ts,
+            r.last_ts,
+            r.answer_time,
+            r.last_success_time,
+            r.watermark,
+            r.last_error,
+            r.tail,
+            r.asked,
+            r.failed,
+            r.outside_plan,
+            r.deleted,
+                CASE
+                    WHEN (y.asset_class = 3) THEN '24/7'::text
+                    ELSE 'XNYS'::text
+                END AS calendar,
+                CASE
+                    WHEN ((y.asset_class = 3) OR (r.timeframe = 7)) THEN 'UTC'::text
+                    ELSE 'America/New_York'::text
+                END AS zone
+           FROM (ingest.series r
+             JOIN symbols.symbols y USING (symbol_id))) f
+     LEFT JOIN LATERAL ( SELECT c.ordinal
+           FROM ingest.sessions c
+          WHERE ((c.calendar = f.calendar) AND (c.session_date >= ((f.first_ts AT TIME ZONE f.zone))::date))
+          ORDER BY c.session_date
+         LIMIT 1) first_session ON (true))
+     LEFT JOIN LATERAL ( SELECT c.ordinal
+           FROM ingest.sessions c
+          WHERE ((c.calendar = f.calendar) AND (c.session_date <= ((f.last_ts AT TIME ZONE f.zone))::date))
+          ORDER BY c.session_date DESC
+         LIMIT 1) last_session ON (true))
+     LEFT JOIN LATERAL ( SELECT c.ordinal
+           FROM ingest.sessions c
+          WHERE ((c.calendar = f.calendar) AND (c.close_time <= clock_timestamp()))
+          ORDER BY c.close_time DESC
+         LIMIT 1) closed_session ON (true));
+
+--: grant on function auth.batch_hash(bytea,uuid,text,bigint,timestamp with time zone,integer,text) to PUBLIC
+REVOKE ALL ON FUNCTION auth.batch_hash(bytea,uuid,text,bigint,timestamp with time zone,integer,text) FROM PUBLIC;
+
+--: grant on function auth.batch_hash(bytea,uuid,text,bigint,timestamp with time zone,integer,text) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.batch_hash(bytea,uuid,text,bigint,timestamp with time zone,integer,text) TO mdw_auth;
+
+--: grant on function auth.change_committed(uuid,text,uuid) to PUBLIC
+REVOKE ALL ON FUNCTION auth.change_committed(uuid,text,uuid) FROM PUBLIC;
+
+--: grant on function auth.change_committed(uuid,text,uuid) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.change_committed(uuid,text,uuid) TO mdw_auth;
+
+--: grant on function auth.change_committed(uuid,text,uuid) to mdw_ingest
+GRANT EXECUTE ON FUNCTION auth.change_committed(uuid,text,uuid) TO mdw_ingest;
+
+--: grant on function auth.change_committed(uuid,text,uuid) to mdw_symbols
+GRANT EXECUTE ON FUNCTION auth.change_committed(uuid,text,uuid) TO mdw_symbols;
+
+--: grant on function auth.drop_partitions(date) to PUBLIC
+REVOKE ALL ON FUNCTION auth.drop_partitions(date) FROM PUBLIC;
+
+--: grant on function auth.drop_partitions(date) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.drop_partitions(date) TO mdw_auth;
+
+--: grant on function auth.entry_text(auth.audit_entries) to PUBLIC
+REVOKE ALL ON FUNCTION auth.entry_text(auth.audit_entries) FROM PUBLIC;
+
+--: grant on function auth.entry_text(auth.audit_entries) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.entry_text(auth.audit_entries) TO mdw_auth;
+
+--: grant on function auth.fold_usage(interval) to PUBLIC
+REVOKE ALL ON FUNCTION auth.fold_usage(interval) FROM PUBLIC;
+
+--: grant on function auth.fold_usage(interval) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.fold_usage(interval) TO mdw_auth;
+
+--: grant on function auth.lock_keys() to PUBLIC
+REVOKE ALL ON FUNCTION auth.lock_keys() FROM PUBLIC;
+
+--: grant on function auth.lock_keys() to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.lock_keys() TO mdw_auth;
+
+--: grant on function auth.make_partitions(integer) to PUBLIC
+REVOKE ALL ON FUNCTION auth.make_partitions(integer) FROM PUBLIC;
+
+--: grant on function auth.make_partitions(integer) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.make_partitions(integer) TO mdw_auth;
+
+--: grant on function auth.micros(timestamp with time zone) to PUBLIC
+REVOKE ALL ON FUNCTION auth.micros(timestamp with time zone) FROM PUBLIC;
+
+--: grant on function auth.micros(timestamp with time zone) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.micros(timestamp with time zone) TO mdw_auth;
+
+--: grant on function auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) to PUBLIC
+REVOKE ALL ON FUNCTION auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) FROM PUBLIC;
+
+--: grant on function auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) TO mdw_auth;
+
+--: grant on function auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) TO mdw_ingest;
+
+--: grant on function auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) to mdw_symbols
+GRANT EXECUTE ON FUNCTION auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) TO mdw_symbols;
+
+--: grant on function auth.wait_for_change(uuid,text) to PUBLIC
+REVOKE ALL ON FUNCTION auth.wait_for_change(uuid,text) FROM PUBLIC;
+
+--: grant on function ingest.announce_write(bigint) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.announce_write(bigint) FROM PUBLIC;
+
+--: grant on function ingest.announce_write(bigint) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.announce_write(bigint) TO mdw_ingest;
+
+--: grant on function ingest.begin_part(bigint,bigint,integer) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.begin_part(bigint,bigint,integer) FROM PUBLIC;
+
+--: grant on function ingest.begin_part(bigint,bigint,integer) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.begin_part(bigint,bigint,integer) TO mdw_ingest;
+
+--: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
+
+--: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) TO mdw_ingest;
+
+--: grant on function ingest.forget_symbol(integer) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.forget_symbol(integer) FROM PUBLIC;
+
+--: grant on function ingest.forget_symbol(integer) to mdw_symbols
+GRANT EXECUTE ON FUNCTION ingest.forget_symbol(integer) TO mdw_symbols;
+
+--: grant on schema auth to mdw_auth
+GRANT USAGE ON SCHEMA auth TO mdw_auth;
+
+--: grant on schema auth to mdw_ingest
+GRANT USAGE ON SCHEMA auth TO mdw_ingest;
+
+--: grant on schema auth to mdw_symbols
+GRANT USAGE ON SCHEMA auth TO mdw_symbols;
+
+--: grant on schema ingest to mdw_ingest
+GRANT USAGE ON SCHEMA ingest TO mdw_ingest;
+
+--: grant on schema ingest to mdw_symbols
+GRANT USAGE ON SCHEMA ingest TO mdw_symbols;
+
+--: grant on schema symbols to mdw_ingest
+GRANT USAGE ON SCHEMA symbols TO mdw_ingest;
+
+--: grant on schema symbols to mdw_symbols
+GRANT USAGE ON SCHEMA symbols TO mdw_symbols;
+
+--: grant on table auth.audit_batches to mdw_auth
+GRANT SELECT ON TABLE auth.audit_batches TO mdw_auth;
+
+--: grant on table auth.audit_entries to mdw_auth
+GRANT SELECT ON TABLE auth.audit_entries TO mdw_auth;
+
+--: grant on table auth.audit_writers to mdw_auth
+GRANT SELECT ON TABLE auth.audit_writers TO mdw_auth;
+
+--: grant on table auth.key_usage to mdw_auth
+GRANT SELECT ON TABLE auth.key_usage TO mdw_auth;
+
+--: grant on table auth.keys to mdw_auth
+GRANT INSERT, SELECT, UPDATE ON TABLE auth.keys TO mdw_auth;
+
+--: grant on table auth.requests to mdw_auth
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE auth.requests TO mdw_auth;
+
+--: grant on table auth.token_key to mdw_auth
+GRANT SELECT ON TABLE auth.token_key TO mdw_auth;
+
+--: grant on table ingest.backfill_slices to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.backfill_slices TO mdw_ingest;
+
+--: grant on table ingest.backfills to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.backfills TO mdw_ingest;
+
+--: grant on table ingest.bar_revisions to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.bar_revisions TO mdw_ingest;
+
+--: grant on table ingest.bars to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.bars TO mdw_ingest;
+
+--: grant on table ingest.limiter to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.limiter TO mdw_ingest;
+
+--: grant on table ingest.minute_sessions to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.minute_sessions TO mdw_ingest;
+
+--: grant on table ingest.rejected_bars to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.rejected_bars TO mdw_ingest;
+
+--: grant on table ingest.requests to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.requests TO mdw_ingest;
+
+--: grant on table ingest.series to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.series TO mdw_ingest;
+
+--: grant on table ingest.series_figures to mdw_ingest
+GRANT SELECT ON TABLE ingest.series_figures TO mdw_ingest;
+
+--: grant on table ingest.series_figures to mdw_symbols
+GRANT SELECT ON TABLE ingest.series_figures TO mdw_symbols;
+
+--: grant on table ingest.sessions to mdw_ingest
+GRANT SELECT ON TABLE ingest.sessions TO mdw_ingest;
+
+--: grant on table ingest.slices to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.slices TO mdw_ingest;
+
+--: grant on table ingest.token_key to mdw_ingest
+GRANT SELECT ON TABLE ingest.token_key TO mdw_ingest;
+
+--: grant on table ingest.writes to mdw_ingest
+GRANT INSERT, SELECT, UPDATE ON TABLE ingest.writes TO mdw_ingest;
+
+--: grant on table symbols.requests to mdw_symbols
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE symbols.requests TO mdw_symbols;
+
+--: grant on table symbols.symbols to mdw_symbols
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE symbols.symbols TO mdw_symbols;
+
+--: grant on table symbols.ticker_spans to mdw_ingest
+GRANT SELECT ON TABLE symbols.ticker_spans TO mdw_ingest;
+
+--: grant on table symbols.ticker_spans to mdw_symbols
+GRANT SELECT ON TABLE symbols.ticker_spans TO mdw_symbols;
+
+--: grant on table symbols.tickers to mdw_symbols
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE symbols.tickers TO mdw_symbols;
+
+--: grant on table symbols.token_key to mdw_symbols
+GRANT SELECT ON TABLE symbols.token_key TO mdw_symbols;
+
+--: comment on table auth.audit_batches column form
+COMMENT ON COLUMN auth.audit_batches.form IS 'Which canonical form the hash is of';
+
+--: comment on table auth.audit_writers column base_seq
+COMMENT ON COLUMN auth.audit_writers.base_seq IS 'What retention has dropped ends here';
+
+--: comment on table auth.audit_writers column last_digest
+COMMENT ON COLUMN auth.audit_writers.last_digest IS 'Of the last batch''s call_ids: a repeated batch must bring the same';
+
+--: comment on table auth.keys column digest
+COMMENT ON COLUMN auth.keys.digest IS 'SHA-256 of the key''s text, which is kept nowhere; null once deleted';
+
+--: comment on table ingest.backfills column state
+COMMENT ON COLUMN ingest.backfills.state IS 'mdw.ingest.v1.Backfill.State: 1 pending, 2 running, 3 paused, 4 succeeded, 5 failed, 6 cancelled';
+
+--: comment on table ingest.backfills column totals
+COMMENT ON COLUMN ingest.backfills.totals IS 'Sums over the slices, stored when the job ends: slices go, the job stays';
+
+--: comment on table ingest.bars column trade_count
+COMMENT ON COLUMN ingest.bars.trade_count IS '-1 where the source has none';
+
+--: comment on table ingest.bars column ts
+COMMENT ON COLUMN ingest.bars.ts IS 'Start of the minute, or 00:00Z of the session''s date';
+
+--: comment on table ingest.bars column vwap
+COMMENT ON COLUMN ingest.bars.vwap IS 'NaN where the source has none';
+
+--: comment on table ingest.series column answer_time
+COMMENT ON COLUMN ingest.series.answer_time IS 'Newest fetch_time of the committed answers';
+
+--: comment on table ingest.series column asked
+COMMENT ON COLUMN ingest.series.asked IS 'Sessions that were asked for and answered, as ranges of dates';
+
+--: comment on table ingest.series column tail
+COMMENT ON COLUMN ingest.series.tail IS 'Closes and volumes of the last 20 bars, so that an append reads no bars';
+
+--: comment on table ingest.series column watermark
+COMMENT ON COLUMN ingest.series.watermark IS 'Last date of the first unbroken run of asked; never the last bar';
+
+--: comment on table ingest.sessions
+COMMENT ON TABLE ingest.sessions IS 'XNYS for stocks and ETFs, regular hours; 24/7 for crypto, UTC days';
+
+--: comment on table ingest.slices column attempts
+COMMENT ON COLUMN ingest.slices.attempts IS 'Since the cursor last moved';
+
+--: comment on table ingest.slices column held
+COMMENT ON COLUMN ingest.slices.held IS 'All its jobs are paused';
+
+--: comment on table ingest.slices column state
+COMMENT ON COLUMN ingest.slices.state IS 'mdw.ingest.v1.Slice.State: 1 pending, 2 running, 3 succeeded, 4 failed, 5 outside plan, 6 cancelled';
+
+--: comment on table ingest.slices column token
+COMMENT ON COLUMN ingest.slices.token IS 'Grows with every claim; a part commits only under the token it was claimed with';
+
+--: comment on table ingest.slices column turn
+COMMENT ON COLUMN ingest.slices.turn IS 'Claims take the highest priority, then the lowest turn: jobs of one priority take turns';
+
+--: comment on table ingest.slices column write_id
+COMMENT ON COLUMN ingest.slices.write_id IS 'The announced write of the next part';
+
+--: comment on table ingest.writes column asked_from
+COMMENT ON COLUMN ingest.writes.asked_from IS 'Span that the provider was asked for; asked_to is exclusive';
+
+--: comment on table ingest.writes column high
+COMMENT ON COLUMN ingest.writes.high IS 'From commit_time on, writes below high that are not in open are seen';
+
+--: comment on table symbols.symbols column asset_class
+COMMENT ON COLUMN symbols.symbols.asset_class IS 'mdw.type.v1.AssetClass: 1 stock, 2 ETF, 3 crypto';
+
+--: comment on table symbols.symbols column timeframes
+COMMENT ON COLUMN symbols.symbols.timeframes IS 'mdw.type.v1.Timeframe, stored ones only: 1 is 1M, 7 is 1D';
+
+--: comment on table symbols.tickers column from_date
+COMMENT ON COLUMN symbols.tickers.from_date IS 'Inclusive; 1900-01-01 where the first day is not known';
+
+--: comment on table symbols.tickers column to_date
+COMMENT ON COLUMN symbols.tickers.to_date IS 'Inclusive; null while the ticker is held';
