@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 if TYPE_CHECKING:
     from contextvars import Token
 
+    from services.kit.errors import MdwError
     from services.kit.principals import Principal
 
 NOBODY: frozenset[str] = frozenset()
@@ -35,6 +36,12 @@ class Call:
     recorded: bool = False
     """True once a committed audit row says how the call ended."""
     messages: int = 0
+    begun: bool = False
+    """True once the handler runs: what is refused before that may come in floods."""
+    started: bool = False
+    """True once a stream's first row is committed."""
+    ended_by: MdwError | None = None
+    """Why the kit itself ended a stream."""
 
     @property
     def key_id(self) -> UUID | None:

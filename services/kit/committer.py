@@ -105,9 +105,9 @@ class Committer:
 
     async def drain(self, seconds: float) -> None:
         """Waits until all rows are committed, at most so long."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self.waiting and not self._dead and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        futures = [waiting.future for waiting in (*self._flight, *self._queue)]
+        if futures:
+            await asyncio.wait(futures, timeout=seconds)
 
     async def _commit(self, batch: list[Waiting]) -> None:
         """Writes one batch, however often it takes: the same seq and the same bytes until it is in."""

@@ -48,7 +48,7 @@ RELEASE_SECONDS = 1.0
 
 
 class Database:
-    """A pool of connections to one database. All its methods raise MdwErrors for what a caller can do something about."""
+    """A pool of connections to one database; raises MdwErrors for what a caller can do something about."""
 
     def __init__(self, pool: asyncpg.Pool, *, dsn: str, pooler: bool, acquire_timeout: float) -> None:
         self._pool = pool

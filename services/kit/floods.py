@@ -1,4 +1,4 @@
-"""Refused calls in floods: the first of each kind in a second get a row each, the rest one row with their exact count."""
+"""Refused calls in floods: the first of a kind in a second get a row each, the rest one row with their exact count."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Recorder:
 
     @asynccontextmanager
     async def key_change(self, call: Call) -> AsyncIterator[Connection]:
-        """Lends a transaction for a change of auth.keys: the audit lock first, then the row, then the caller's statements.
+        """Lends a transaction for a change of auth.keys: the audit lock, then the row, then the caller's statements.
 
         The row comes before the change, because a key that revokes itself would else refuse itself.
         """
@@ -187,7 +187,7 @@ class Recorder:
             row = entries.entry(call, Unavailable.code, "COMMIT_UNKNOWN")
             self._hold_writer_until(self.submit(row))
             call.recorded = True
-            log.error("commit_unknown", call_id=call.call_id, method=call.method)
+            log.error("commit_unknown", call_id=call.call_id, method=call.method)  # noqa: TRY400 - a timeout has no story
             raise Unavailable(
                 "COMMIT_UNKNOWN", "the change may have happened; repeat it with the same request_id", retry_after=1.0
             ) from None

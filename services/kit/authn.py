@@ -1,0 +1,139 @@
+"""Who calls: reads the key from the metadata and finds what it stands for, through a bounded cache.
+
+The cache only saves look-ups. Whether a key still counts is decided by `auth.record_calls` before each answer, so an
+old entry can let nothing through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from services.kit import keys
+from services.kit.errors import Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from services.kit.principals import Principal
+
+FRESH_SECONDS = 10.0
+MISS_SECONDS = 1.0
+"""Short, so that a restored key works again within a second on services that have seen it refused."""
+
+MAX_KEYS = 10_000
+LOOKUP_SECONDS = 2.0
+
+
+class Authenticator(Protocol):
+    """Finds the principal of a well-formed secret; None if there is none that counts."""
+
+    async def find(self, secret: str) -> Principal | None:
+        """Raises Unavailable if nobody can say."""
+
+    def knows(self, secret: str) -> bool:
+        """Says whether `find` would answer a hit without asking anybody."""
+
+
+@dataclass(slots=True)
+class _Known:
+    principal: Principal | None
+    until: float
+
+
+class KeyCache:
+    """Looks up each key once at a time and keeps the answer, misses too. While the source is away, old hits go on."""
+
+    def __init__(
+        self,
+        lookup: Callable[[str], Awaitable[Principal | None]],
+        *,
+        fresh_seconds: float = FRESH_SECONDS,
+        miss_seconds: float = MISS_SECONDS,
+        capacity: int = MAX_KEYS,
+    ) -> None:
+        self._lookup = lookup
+        self._fresh_seconds = fresh_seconds
+        self._miss_seconds = miss_seconds
+        self._capacity = capacity
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[Principal | None]] = {}
+        self._generation = 0
+
+    def knows(self, secret: str) -> bool:
+        known = self._known.get(keys.digest(secret))
+        return known is not None and known.principal is not None
+
+    async def find(self, secret: str) -> Principal | None:
+        digest = keys.digest(secret)
+        known = self._known.get(digest)
+        if known is not None and known.until > time.monotonic():
+            return known.principal
+        try:
+            return await self._ask_once(digest, secret)
+        except Unavailable:
+            if known is not None and known.principal is not None:
+                return known.principal
+            raise
+
+    def forget_all(self) -> None:
+        """Drops all entries, and what look-ups under way will say: a key has changed here."""
+        self._generation += 1
+        self._known.clear()
+        self._asking.clear()
+
+    async def _ask_once(self, digest: bytes, secret: str) -> Principal | None:
+        task = self._asking.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._ask(digest, secret))
+            self._asking[digest] = task
+        # Shielded: others wait for the same answer.
+        return await asyncio.shield(task)
+
+    async def _ask(self, digest: bytes, secret: str) -> Principal | None:
+        generation = self._generation
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                principal = await self._lookup(secret)
+        except TimeoutError:
+            raise Unavailable("AUTH_UNAVAILABLE", "the key could not be checked in time", retry_after=1.0) from None
+        finally:
+            if self._generation == generation:
+                del self._asking[digest]
+        if self._generation == generation:
+            self._keep(digest, principal)
+        return principal
+
+    def _keep(self, digest: bytes, principal: Principal | None) -> None:
+        seconds = self._fresh_seconds if principal else self._miss_seconds
+        self._known[digest] = _Known(principal, time.monotonic() + seconds)
+        self._known.move_to_end(digest)
+        while len(self._known) > self._capacity:
+            self._known.popitem(last=False)
+
+
+def secret_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Returns the one well-formed key in a call's metadata; raises Unauthenticated for none, several, a broken one."""
+    found = []
+    for name, value in metadata:
+        if name == "x-api-key":
+            found.append(value)
+        elif name == "authorization":
+            found.append(_bearer(value))
+        elif name in ("x-api-key-bin", "authorization-bin"):
+            raise Unauthenticated("KEY_MALFORMED")
+    if not found:
+        raise Unauthenticated("KEY_MISSING")
+    if len(found) > 1:
+        raise Unauthenticated("KEY_TWICE")
+    if not isinstance(found[0], str) or not keys.is_well_formed(found[0]):
+        raise Unauthenticated("KEY_MALFORMED")
+    return found[0]
+
+
+def _bearer(value: str | bytes) -> str | bytes:
+    scheme, _, rest = value.partition(" ") if isinstance(value, str) else ("", "", "")
+    return rest if scheme.lower() == "bearer" else b""

@@ -1,0 +1,101 @@
+"""Limits kept per process: failures of a peer, calls and streams of a key."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from services.kit.errors import ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from services.kit.principals import Principal
+
+FAILURES_A_SECOND: Final = 10.0
+FAILURE_BURST: Final = 50.0
+MAX_TRACKED: Final = 10_000
+
+
+class Buckets:
+    """Token buckets of one rate each key, in constant memory a key: only the time at which it will be full again."""
+
+    def __init__(self, *, capacity: int = MAX_TRACKED) -> None:
+        self._full_at: dict[Hashable, float] = {}
+        self._capacity = capacity
+
+    def wait(self, key: Hashable, rate: float, burst: float, now: float | None = None) -> float:
+        """Returns the seconds until a token is there; 0 if one is there now. Takes none."""
+        now = time.monotonic() if now is None else now
+        return max(0.0, self._full_at.get(key, now) - now - (burst - 1.0) / rate)
+
+    def take(self, key: Hashable, rate: float, burst: float, now: float | None = None) -> float:
+        """Takes a token if there is one, and returns what `wait` would have."""
+        now = time.monotonic() if now is None else now
+        wait = self.wait(key, rate, burst, now)
+        if wait == 0.0:
+            self._full_at[key] = max(now, self._full_at.get(key, now)) + 1.0 / rate
+            if len(self._full_at) > self._capacity:
+                self._prune(now)
+        return wait
+
+    def _prune(self, now: float) -> None:
+        self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
+        for key in list(self._full_at)[: max(0, len(self._full_at) - self._capacity // 2)]:
+            del self._full_at[key]
+
+
+class PeerThrottle:
+    """Slows down who fails often. By peer only: by key, a stranger could lock out the key's owner."""
+
+    def __init__(self, *, rate: float = FAILURES_A_SECOND, burst: float = FAILURE_BURST) -> None:
+        self._buckets = Buckets()
+        self._rate = rate
+        self._burst = burst
+
+    def check(self, peer: str) -> None:
+        """Raises ResourceExhausted while the peer has no failures left."""
+        wait = self._buckets.wait(peer, self._rate, self._burst)
+        if wait:
+            raise ResourceExhausted("TOO_MANY_CALLS", "too many refused calls from this address", retry_after=wait)
+
+    def failed(self, peer: str) -> None:
+        """Counts a failure."""
+        self._buckets.take(peer, self._rate, self._burst)
+
+
+class KeyLimits:
+    """Calls a second and streams at once of each key."""
+
+    def __init__(self, *, max_calls_per_second: int, max_streams: int) -> None:
+        self._calls_default = max_calls_per_second
+        self._streams_default = max_streams
+        self._buckets = Buckets()
+        self._streams: Counter[Hashable] = Counter()
+
+    def take(self, key: Principal) -> None:
+        """Counts a call; raises ResourceExhausted KEY_LIMIT above the limit. A full second may be used at once."""
+        limit = float(key.max_calls_per_second or self._calls_default)
+        wait = self._buckets.take(key.key_id, limit, limit)
+        if wait:
+            raise ResourceExhausted(
+                "KEY_LIMIT", f"the key may make {limit:.0f} calls a second", retry_after=wait, limit=f"{limit:.0f}"
+            )
+
+    @contextmanager
+    def stream(self, key: Principal) -> Iterator[None]:
+        """Holds one of the key's streams; raises ResourceExhausted KEY_LIMIT if all are in use."""
+        limit = key.max_streams or self._streams_default
+        if self._streams[key.key_id] >= limit:
+            raise ResourceExhausted(
+                "KEY_LIMIT", f"the key may hold {limit} streams at once", retry_after=1.0, limit=str(limit)
+            )
+        self._streams[key.key_id] += 1
+        try:
+            yield
+        finally:
+            self._streams[key.key_id] -= 1
+            if not self._streams[key.key_id]:
+                del self._streams[key.key_id]

@@ -1,0 +1,10 @@
+"""The version that every answer carries in `x-mdw-version`."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    VERSION = version("mdw")
+except PackageNotFoundError:  # run from a checkout that was never installed
+    VERSION = "0+unknown"
