@@ -1,0 +1,1 @@
+"""All SQL of the ingest service; knows nothing of the wire."""
