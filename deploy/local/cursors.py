@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,7 +17,7 @@ def make_cursor(asked: Mapping[str, str]) -> str:
 
 def read_cursor(text: str) -> dict[str, str]:
     """Returns what a cursor holds; raises ValueError."""
-    return dict(parse_qsl(urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()))
+    return dict(parse_qsl(b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()))
 
 
 def asked_in(params: Mapping[str, str]) -> dict[str, str]:

@@ -201,15 +201,24 @@ def main() -> None:
     parser.add_argument(
         "--faults", type=parse_faults, default=[], help="for example '429:times=3 late:ticker=AAPL,times=1'"
     )
+    parser.add_argument("--load", metavar="TICKERS:FIRST:LAST", help="serve a made-up market, for load tests only")
     options = parser.parse_args()
     replay = Replay(
         key=os.environ.get("REPLAY_KEY", "replay"),
+        market=_load_market(options.load) if options.load else None,
         port=options.port,
         plan=Plan(options.requests_per_minute, options.plan_years),
         faults=options.faults,
     )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve_forever(replay))
+
+
+def _load_market(text: str) -> Market:
+    from deploy.local.load import LoadMarket  # noqa: PLC0415 - its calendar takes a second to import
+
+    tickers, first, last = text.split(":")
+    return LoadMarket(int(tickers), date.fromisoformat(first), date.fromisoformat(last))
 
 
 async def _serve_forever(replay: Replay) -> None:
