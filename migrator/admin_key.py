@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from migrator import key_file
 from migrator.errors import BadFiles
-from migrator.key_file import write_new
 from migrator.keyring import ADMIN_SCOPES, Registered, new_admin, permanent_admin, register
 from services.kit import keys
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+    from pathlib import Path
 
     from migrator.changes import Changes
 
@@ -60,21 +60,21 @@ async def _given(changes: Changes, secret: str) -> AdminKey:
 
 def _present(key: Registered, path: Path | None) -> AdminKey:
     """Describes a key made by an earlier run; a file that holds its secret is pointed to."""
-    if path is not None and path.exists() and keys.preview(_read(path)) == key.preview:
+    if path is not None and key_file.exists(path) and keys.preview(key_file.read(path)) == key.preview:
         return AdminKey(key, "is there", f"the secret is in {path}", _read_command(path))
     where = "the secret was given out when the key was made; if it is lost, run bootstrap --new-admin-key"
     return AdminKey(key, "is there", where, "export MDW_API_KEY=..   # the admin key's secret")
 
 
 async def _in_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
-    """Writes the secret before its key is committed: a run killed in between left a file, and its secret is taken up."""
-    if path.exists():
+    """Writes the secret before its key is committed: a file that a killed run left is taken up."""
+    if key_file.exists(path):
         return await _from_file(changes, path, another=another)
     secret = keys.new_secret()
 
     def provide() -> str:
-        if not path.exists():  # a try before this one, given up for a lock, has written it
-            write_new(path, secret)
+        if not key_file.exists(path):  # a try before this one, given up for a lock, has written it
+            key_file.write_new(path, secret)
         return secret
 
     key = await new_admin(changes, provide, even_if_one=another)
@@ -84,7 +84,7 @@ async def _in_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
 
 
 async def _from_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
-    secret = _read(path)
+    secret = key_file.read(path)
     key = await register(changes, secret, "admin", ADMIN_SCOPES, str(path))
     if key.missing_scopes or (another and not key.made):
         raise BadFiles.of(str(path), f"holds key {key.preview}.., which is there already", "name another file")
@@ -98,13 +98,6 @@ async def _shown(changes: Changes, *, another: bool) -> AdminKey:
         return _present(key, None)
     command = "export MDW_API_KEY=..   # the key shown above"
     return AdminKey(key, "made", "the secret is shown below, this once", command, shown=secret)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFiles.of(str(path), f"cannot be read: {error}") from None
 
 
 def _read_command(path: Path) -> str:

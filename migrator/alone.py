@@ -81,11 +81,11 @@ async def _is_done(conn: asyncpg.Connection, statement: Statement, *, again: boo
     if again and statement.verbs[0] == "DROP":
         return not await conn.fetchval(INDEX_EXISTS, _dropped(statement))
     target = _index_of(statement)
-    row = await conn.fetchrow(FIND_INDEX, *target) if target else None
-    if row is not None and not row["valid"]:
-        await _drop(conn, row["name"], say)
+    found = await conn.fetchrow(FIND_INDEX, *target) if target else None
+    if found is not None and not found["valid"]:
+        await _drop(conn, found["name"], say)
         return False
-    return again and row is not None
+    return again and found is not None
 
 
 async def _drop(conn: asyncpg.Connection, index: str, say: Callable[[str], None]) -> None:

@@ -15,13 +15,13 @@ from migrator.check import needs_no_transaction
 from migrator.connect import LOST
 from migrator.errors import SqlFailed, TryAgain
 from migrator.scan import scan
-from migrator.watch import Watch
 from migrator.where import failed_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from migrator.files import Migration
+    from migrator.watch import Watch
 
 # What passes by itself: a lock not granted in time, a deadlock, a conflict with another transaction.
 CONFLICTS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -86,7 +86,7 @@ async def apply_file(
 async def _attempt(conn: asyncpg.Connection, migration: Migration, patience: Patience) -> int:
     started = time.monotonic()
     await conn.execute(BEGIN)
-    _, xid = await conn.fetchrow(SET_LOCK_TIMEOUT, f"{patience.lock_timeout_ms}ms")
+    xid = await conn.fetchval(SET_LOCK_TIMEOUT, f"{patience.lock_timeout_ms}ms", column=1)
     await conn.execute(migration.sql)
     await conn.execute(SETTLE)
     if await conn.fetchval(XID) != xid:

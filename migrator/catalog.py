@@ -1,7 +1,7 @@
 """Reads the live catalog as a list of objects, each with the SQL that would make it.
 
-Left out is what is not the migrations' own: the schema `migrator`, extensions' objects, owners, partitions (they come and
-go with the days), and grants to roles that the caller does not name.
+Left out is what is not the migrations' own: the schema `migrator`, extensions' objects, owners, and partitions, which
+come and go with the days.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEMAS = """
 SELECT 'schema', quote_ident(nspname), format('CREATE SCHEMA %I;', nspname)
 FROM pg_namespace n
 WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'migrator', 'public')
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = n.oid AND deptype = 'e')
 ORDER BY nspname
 """
 
@@ -37,7 +37,8 @@ TYPES = """
 SELECT 'type', t.oid::regtype::text,
        CASE t.typtype
          WHEN 'e' THEN format('CREATE TYPE %s AS ENUM (%s);', t.oid::regtype,
-           (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid))
+           (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)
+            FROM pg_enum WHERE enumtypid = t.oid))
          WHEN 'd' THEN format('CREATE DOMAIN %s AS %s%s%s%s;', t.oid::regtype, format_type(t.typbasetype, t.typtypmod),
            ' DEFAULT ' || t.typdefault, CASE WHEN t.typnotnull THEN ' NOT NULL' END,
            (SELECT string_agg(format(' CONSTRAINT %I %s', conname, pg_get_constraintdef(c.oid)), '' ORDER BY conname)
@@ -48,8 +49,9 @@ SELECT 'type', t.oid::regtype::text,
        END
 FROM pg_type t
 LEFT JOIN pg_class c ON c.oid = t.typrelid
-WHERE t.typnamespace::regnamespace::text = ANY ($1) AND (t.typtype IN ('e', 'd') OR (t.typtype = 'c' AND c.relkind = 'c'))
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
+WHERE t.typnamespace::regnamespace::text = ANY ($1)
+  AND (t.typtype IN ('e', 'd') OR (t.typtype = 'c' AND c.relkind = 'c'))
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = t.oid AND deptype = 'e')
 ORDER BY t.oid
 """
 
@@ -61,7 +63,8 @@ SELECT 'sequence', c.oid::regclass::text,
 FROM pg_sequence s
 JOIN pg_class c ON c.oid = s.seqrelid
 WHERE c.relnamespace::regnamespace::text = ANY ($1)
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i'))
+  AND NOT EXISTS (
+    SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype IN ('e', 'i'))
 ORDER BY 2
 """
 
@@ -70,8 +73,10 @@ SELECT 'table', c.oid::regclass::text,
        format(E'CREATE %sTABLE %s (\n%s\n)%s%s;', CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' END, c.oid::regclass,
               coalesce(a.columns, ''), ' PARTITION BY ' || pg_get_partkeydef(c.oid),
               ' WITH (' || array_to_string(c.reloptions, ', ') || ')')
-         || CASE WHEN c.relrowsecurity THEN format(E'\nALTER TABLE %s ENABLE ROW LEVEL SECURITY;', c.oid::regclass) ELSE '' END
-         || CASE WHEN c.relforcerowsecurity THEN format(E'\nALTER TABLE %s FORCE ROW LEVEL SECURITY;', c.oid::regclass) ELSE '' END
+         || CASE WHEN c.relrowsecurity
+              THEN format(E'\nALTER TABLE %s ENABLE ROW LEVEL SECURITY;', c.oid::regclass) ELSE '' END
+         || CASE WHEN c.relforcerowsecurity
+              THEN format(E'\nALTER TABLE %s FORCE ROW LEVEL SECURITY;', c.oid::regclass) ELSE '' END
 FROM pg_class c
 LEFT JOIN LATERAL (
   SELECT string_agg(format('  %I %s%s%s%s', attname, format_type(atttypid, atttypmod),
@@ -87,7 +92,7 @@ LEFT JOIN LATERAL (
   WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
 ) a ON true
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace::regnamespace::text = ANY ($1)
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
 ORDER BY 2
 """
 
@@ -95,7 +100,7 @@ FUNCTIONS = """
 SELECT 'function', p.oid::regprocedure::text, pg_get_functiondef(p.oid) || ';'
 FROM pg_proc p
 WHERE p.pronamespace::regnamespace::text = ANY ($1) AND p.prokind IN ('f', 'p', 'w')
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
 ORDER BY p.oid
 """
 
@@ -123,17 +128,18 @@ ORDER BY i.indrelid::regclass::text, 2
 
 VIEWS = """
 SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, c.oid::regclass::text,
-       format(E'CREATE %s %s%s AS\n%s', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, c.oid::regclass,
-              ' WITH (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
+       format(E'CREATE %s %s%s AS\n%s', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END,
+              c.oid::regclass, ' WITH (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
 FROM pg_class c
 WHERE c.relkind IN ('v', 'm') AND c.relnamespace::regnamespace::text = ANY ($1)
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
 ORDER BY c.oid
 """
 
 TRIGGERS = """
 SELECT 'trigger', format('%s %I', g.tgrelid::regclass, g.tgname),
-       pg_get_triggerdef(g.oid) || ';' || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' -- disabled' ELSE ' -- fires by replication role' END
+       pg_get_triggerdef(g.oid) || ';'
+         || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' -- disabled' ELSE ' -- fires by replication role' END
 FROM pg_trigger g
 JOIN pg_class t ON t.oid = g.tgrelid
 WHERE NOT g.tgisinternal AND t.relnamespace::regnamespace::text = ANY ($1) AND NOT t.relispartition
@@ -149,8 +155,10 @@ UNION ALL
 SELECT 'policy', format('%s %I', p.polrelid::regclass, p.polname),
        format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s;', p.polname, p.polrelid::regclass,
               CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-              CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
-              (SELECT string_agg(CASE WHEN x.r = 0 THEN 'PUBLIC' ELSE x.r::regrole::text END, ', ' ORDER BY x.r) FROM unnest(p.polroles) x(r)),
+              CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
+                            ELSE 'ALL' END,
+              (SELECT string_agg(CASE WHEN x.r = 0 THEN 'PUBLIC' ELSE x.r::regrole::text END, ', ' ORDER BY x.r)
+               FROM unnest(p.polroles) x(r)),
               ' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')',
               ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')
 FROM pg_policy p
@@ -168,7 +176,8 @@ WITH objects AS (
   UNION ALL
   SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relacl, c.relowner, ''
   FROM pg_class c
-  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND NOT c.relispartition AND c.relnamespace::regnamespace::text = ANY ($1)
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND NOT c.relispartition
+    AND c.relnamespace::regnamespace::text = ANY ($1)
   UNION ALL
   SELECT 'TABLE', c.oid::regclass::text, a.attacl, c.relowner, format(' (%I)', a.attname)
   FROM pg_attribute a
@@ -178,22 +187,24 @@ WITH objects AS (
   SELECT 'FUNCTION', p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner, ''
   FROM pg_proc p
   WHERE p.pronamespace::regnamespace::text = ANY ($1) AND p.prokind <> 'a'
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
 ), granted AS (
   SELECT o.what, o.name, CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END AS grantee,
-         string_agg(g.privilege_type || o.columns || CASE WHEN g.is_grantable THEN ' with grant option' ELSE '' END, ', '
-                    ORDER BY g.privilege_type, o.columns) AS privileges
+         string_agg(g.privilege_type || o.columns || CASE WHEN g.is_grantable THEN ' with grant option' ELSE '' END,
+                    ', ' ORDER BY g.privilege_type, o.columns) AS privileges
   FROM objects o, aclexplode(o.acl) g
   WHERE g.grantee <> o.owner AND NOT (o.what = 'SCHEMA' AND o.name = 'public' AND g.grantee = 0)
   GROUP BY 1, 2, 3
 )
-SELECT 'grant', format('on %s %s to %s', lower(what), name, grantee), format('GRANT %s ON %s %s TO %s;', privileges, what, name, grantee)
+SELECT 'grant', format('on %s %s to %s', lower(what), name, grantee),
+       format('GRANT %s ON %s %s TO %s;', privileges, what, name, grantee)
 FROM granted
 WHERE NOT (what = 'FUNCTION' AND grantee = 'PUBLIC')
 UNION ALL
 SELECT 'grant', format('on function %s to PUBLIC', name), format('REVOKE ALL ON FUNCTION %s FROM PUBLIC;', name)
 FROM objects o
-WHERE what = 'FUNCTION' AND NOT EXISTS (SELECT FROM granted g WHERE g.what = 'FUNCTION' AND g.name = o.name AND g.grantee = 'PUBLIC')
+WHERE what = 'FUNCTION'
+  AND NOT EXISTS (SELECT FROM granted g WHERE g.what = 'FUNCTION' AND g.name = o.name AND g.grantee = 'PUBLIC')
 ORDER BY 2
 """
 
@@ -216,7 +227,7 @@ SCHEMA_NAMES = """
 SELECT array_agg(nspname::text)
 FROM pg_namespace n
 WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'migrator')
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = n.oid AND deptype = 'e')
 """
 
 

@@ -24,8 +24,11 @@ RETRY_FOR = 30.0
 RETRY_EVERY = 0.05
 
 RECORD_CALL = """
-SELECT auth.record_calls($1, 'changes', NULL, $2, ARRAY[$3::uuid], ARRAY[NULL::uuid], ARRAY[''], ARRAY[$4::text], ARRAY[''],
-                         ARRAY[0::smallint], ARRAY[''], ARRAY[''], ARRAY[$5::text], ARRAY[$6::bigint], ARRAY[1::bigint], ARRAY[1])
+SELECT auth.record_calls(
+  $1, 'changes', NULL, $2,
+  ARRAY[$3::uuid], ARRAY[NULL::uuid], ARRAY[''], ARRAY[$4::text], ARRAY[''],
+  ARRAY[0::smallint], ARRAY[''], ARRAY[''], ARRAY[$5::text],
+  ARRAY[$6::bigint], ARRAY[1::bigint], ARRAY[1])
 """
 LOCK_KEYS = "SELECT auth.lock_keys()"
 MAKE_PARTITIONS = "SELECT auth.make_partitions()"

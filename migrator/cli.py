@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ migrator.history that says so. Two migrators at once are safe: one works, the ot
 Killed at any point, nothing is half-done: run it again.
 """
 EPILOG = """\
-database:    MIGRATION_DATABASE_URL, else DATABASE_URL (postgresql://user:password@host:port/name), never through a pooler
+database:    MIGRATION_DATABASE_URL, else DATABASE_URL (postgresql://user:password@host:port/name), never a pooler's
 exit codes:  0 done   1 a file's SQL failed   2 bad files or usage   3 files are pending   4 the catalog has drifted
              5 the database is ahead of this release   75 try again (no connection, a lock held too long, interrupted)
 """

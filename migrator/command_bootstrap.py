@@ -46,7 +46,7 @@ class Bootstrap:
         outcome = await up(self.dsn, self.options.folder, options=run_options(self.options), say=self.output.say)
         self._finish("migrate", describe(outcome))
         await self._verify()
-        conn = await connect.connect(self.dsn, self.options.wait, self.output.note, lambda: None)
+        conn = await connect.connect(self.dsn, self.options.wait, self.output.note)
         try:
             changes = Changes(conn)
             await changes.make_partitions()

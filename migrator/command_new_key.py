@@ -19,7 +19,7 @@ async def run(options: argparse.Namespace, output: Output, _: str) -> Exit:
     secret = keys.new_secret()
     preview = keys.preview(secret)
     if options.key_file:
-        from migrator.key_file import write_new  # noqa: PLC0415
+        from migrator.key_file import write_new  # noqa: PLC0415 - seldom asked for
 
         write_new(options.key_file, secret)
         output.result({"preview": preview, "key_file": str(options.key_file)}, f"{preview}.. is in {options.key_file}")

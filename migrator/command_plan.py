@@ -24,7 +24,9 @@ FIRST_LINES = 3
 async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     """Runs the command."""
     files = load(options.folder)
-    conn = await connect.connect(dsn, options.wait, output.note, lambda: check(files))
+    conn = await connect.connect(
+        dsn, options.wait, output.note, before_waiting=lambda: check(files), settings=connect.READER
+    )
     try:
         plan = make_plan(files, await history.read(conn))
     finally:

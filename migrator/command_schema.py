@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     """Runs the command."""
     files = load(options.folder)
-    conn = await connect.connect(dsn, options.wait, output.note, lambda: None)
+    conn = await connect.connect(dsn, options.wait, output.note)
     try:
         text = await schema_text(conn, files)
     finally:

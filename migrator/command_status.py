@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     """Runs the command."""
     files = load(options.folder)
-    conn = await connect.connect(dsn, options.wait, output.note, lambda: None)
+    conn = await connect.connect(dsn, options.wait, output.note, settings=connect.READER)
     try:
         plan = make_plan(files, await history.read(conn))
     finally:

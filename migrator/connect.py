@@ -12,15 +12,17 @@ import asyncpg
 from migrator.errors import BadFiles, TryAgain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 CONNECT_TIMEOUT = 10.0
 RETRY_EVERY = 0.25
+MINIMUM_SERVER = 150000
 
+READER = {"application_name": "mdw-migrator"}
 # Start-up settings, because RESET ALL after each file goes back to these and to nothing else.
 # The connection check lets the server notice a killed migrator within a second, and free its locks.
 SESSION = {
-    "application_name": "mdw-migrator",
+    **READER,
     "search_path": "public",
     "client_connection_check_interval": "1000",
     "statement_timeout": "0",
@@ -38,12 +40,15 @@ SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby,
        current_database() AS database, current_user AS role,
        current_setting('server_version_num')::int AS server_version
 """
+POOLER_HINT = (
+    "its sessions are shared, so the lock would hold nothing: "
+    "set MIGRATION_DATABASE_URL to the address of PostgreSQL itself"
+)
 
 # Not worth waiting for: the server answered, and will answer the same again.
 FATAL = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.ProtocolViolationError,
     asyncpg.InvalidParameterValueError,
     asyncpg.UndefinedObjectError,
     asyncpg.InsufficientPrivilegeError,
@@ -59,9 +64,7 @@ LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
-MINIMUM_SERVER = 150000
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +80,59 @@ class Server:
     server_version: int
 
 
+def nothing() -> None:
+    """Does nothing."""
+
+
 async def connect(
-    dsn: str, wait: float, say: Callable[[str], None], before_waiting: Callable[[], None]
+    dsn: str,
+    wait: float,
+    say: Callable[[str], None],
+    *,
+    before_waiting: Callable[[], None] = nothing,
+    settings: Mapping[str, str] = SESSION,
 ) -> asyncpg.Connection:
-    """Connects, trying for up to `wait` seconds while the server is away or starting."""
+    """Connects, trying for up to `wait` seconds while the server is away or starting.
+
+    `before_waiting` runs once, when the first try has failed: whatever else is wrong should be said before the wait.
+    """
     deadline = time.monotonic() + wait
-    said = False
+    waiting = False
     while True:
         try:
-            return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0, server_settings=SESSION)
-        except FATAL as error:
-            raise _fatal(error) from error
-        except ValueError as error:
-            raise BadFiles.of("", f"the database URL is not understood: {error}") from None
+            return await _open(dsn, settings)
         except UNREACHABLE as error:
-            if not said:
+            if not waiting:
                 before_waiting()
             if time.monotonic() >= deadline:
                 raise TryAgain.of("", f"the database cannot be reached: {_plain(error)}") from error
-            if not said:
+            if not waiting:
                 say(f"waiting up to {wait:.0f} s for the database: {_plain(error)}")
-            said = True
+            waiting = True
         await asyncio.sleep(RETRY_EVERY)
+
+
+async def _open(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
+    """Connects once; raises BadFiles where trying again would not help."""
+    try:
+        return await asyncpg.connect(
+            dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0, server_settings=dict(settings)
+        )
+    except asyncpg.ProtocolViolationError as error:
+        if "startup parameter" not in str(error):
+            raise
+        raise BadFiles.of("", f"a connection pooler answered: {error}", POOLER_HINT) from error
+    except FATAL as error:
+        raise BadFiles.of("", f"the database refuses the connection: {_plain(error)}") from error
+    except ValueError as error:
+        raise BadFiles.of("", f"the database URL is not understood: {error}") from None
 
 
 async def look(conn: asyncpg.Connection) -> Server:
     """Asks what kind of server this is; raises BadFiles where a pooler stands in between."""
-    server = Server(*await conn.fetchrow(LOOK))
+    row = await conn.fetchrow(LOOK)
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    server = Server(*row)
     if server.pid != conn.get_server_pid():
         raise BadFiles.of("", "a connection pooler stands between the migrator and PostgreSQL", POOLER_HINT)
     return server
@@ -122,23 +151,12 @@ def require_writable(server: Server, *, first_run: bool) -> None:
         raise BadFiles.of("", message, hint)
 
 
-POOLER_HINT = (
-    "its sessions are shared, so the lock would hold nothing: set MIGRATION_DATABASE_URL to PostgreSQL's own address"
-)
-
-
 async def close(conn: asyncpg.Connection) -> None:
     """Ends the session, and with it every lock, whatever state it is in."""
     try:
         await conn.close(timeout=2)
-    except (TimeoutError, *UNREACHABLE):
+    except UNREACHABLE:
         conn.terminate()
-
-
-def _fatal(error: Exception) -> BadFiles:
-    if "startup parameter" in str(error):
-        return BadFiles.of("", f"a connection pooler answered: {error}", POOLER_HINT)
-    return BadFiles.of("", f"the database refuses the connection: {_plain(error)}")
 
 
 def _plain(error: Exception) -> str:

@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS migrator.history (
   duration_ms bigint NOT NULL,
   program_version text NOT NULL
 );
-COMMENT ON TABLE migrator.history IS 'One row a migration file; STARTED only while a no-transaction file runs or after it was killed';
+COMMENT ON TABLE migrator.history IS
+  'One row a migration file; STARTED only while a no-transaction file runs, or after it was killed';
 GRANT USAGE ON SCHEMA migrator TO PUBLIC;
 GRANT SELECT ON migrator.history TO PUBLIC;
 """
@@ -40,6 +41,8 @@ SELECT version, name, checksum, state, applied_at, applied_by, duration_ms, prog
 FROM migrator.history
 ORDER BY version
 """
+
+NEWEST = "SELECT coalesce(max(version), 0) FROM migrator.history WHERE state <> 'STARTED'"
 
 RECORD = """
 INSERT INTO migrator.history AS h (version, name, checksum, state, duration_ms, program_version)
@@ -70,6 +73,13 @@ async def read(conn: asyncpg.Connection) -> tuple[Row, ...]:
     if not await conn.fetchval(EXISTS):
         return ()
     return tuple(Row(*record) for record in await conn.fetch(READ))
+
+
+async def newest(conn: asyncpg.Connection) -> int:
+    """Returns the newest applied version; 0 where there is none."""
+    if not await conn.fetchval(EXISTS):
+        return 0
+    return int(await conn.fetchval(NEWEST))
 
 
 async def record(conn: asyncpg.Connection, migration: Migration, state: str, duration_ms: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 from migrator.errors import BadFiles
@@ -11,15 +13,37 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_new(path: Path, secret: str) -> None:
-    """Writes a file that must not exist yet, durably, readable by its owner alone from its first moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def exists(path: Path) -> bool:
+    """Whether there is a file."""
+    return path.exists()
+
+
+def read(path: Path) -> str:
+    """Returns the secret in a file."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFiles.of(str(path), f"cannot be read: {error}") from None
+
+
+def write_new(path: Path, secret: str) -> None:
+    """Writes a file that must not exist yet: whole and durable or not at all, for its owner's eyes from the start."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(draft, secret)
+        path.hardlink_to(draft)  # fails where the name is taken, and never shows half a file
     except FileExistsError:
         raise BadFiles.of(str(path), "the file exists already", "name another, or remove it") from None
     except OSError as error:
         raise BadFiles.of(str(path), f"cannot be written: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _write(path: Path, secret: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret + "\n")
         file.flush()

@@ -57,21 +57,25 @@ async def register(changes: Changes, secret: str, display_name: str, scopes: Seq
     async def change() -> Registered:
         async with changes.transaction() as started:
             await changes.lock_keys()
-            found = await _found(changes, secret, scopes, source)
-            return found or await _insert(changes, secret, display_name, scopes, started)
+            there = await _found(changes, secret, scopes, source)
+            if there is not None:
+                return there
+            return await _insert(changes, secret, display_name, scopes, started)
 
     found = await _found(changes, secret, scopes, source)
-    return found or await retried(change)
+    return found if found is not None else await retried(change)
 
 
 async def new_admin(changes: Changes, provide: Callable[[], str], *, even_if_one: bool) -> Registered:
-    """Makes an admin key unless one is there; `provide` gives its secret, and keeps it safe before the key is committed."""
+    """Makes an admin key unless one is there; `provide` gives its secret, kept safe before the key is committed."""
 
     async def change() -> Registered:
         async with changes.transaction() as started:
             await changes.lock_keys()
             present = None if even_if_one else await permanent_admin(changes)
-            return present or await _insert(changes, provide(), "admin", ADMIN_SCOPES, started)
+            if present is not None:
+                return present
+            return await _insert(changes, provide(), "admin", ADMIN_SCOPES, started)
 
     return await retried(change)
 

@@ -25,7 +25,8 @@ TRY = "SELECT pg_try_advisory_lock($1)"
 HELD = """
 SELECT EXISTS (
   SELECT FROM pg_locks
-  WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() AND classid = 0 AND objid = $1::bigint::oid AND objsubid = 1
+  WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+    AND classid = 0 AND objid = $1::bigint::oid AND objsubid = 1
 )
 """
 HOLDER = """

@@ -118,7 +118,7 @@ class Run:
             self.conn = None
 
     async def _pass(self) -> Outcome:
-        conn = self.conn = await connect.connect(self.dsn, self.options.wait, self.say, lambda: check(self.files))
+        conn = self.conn = await connect.connect(self.dsn, self.options.wait, self.say, before_waiting=self._check_all)
         server = await connect.look(conn)
         plan = await self._plan(conn)
         if plan.pending:
@@ -131,6 +131,9 @@ class Run:
         self.outcome.version = max([plan.version, *(migration.version for migration in plan.pending)])
         self.outcome.notes = plan.notes
         return self.outcome
+
+    def _check_all(self) -> None:
+        check(self.files)
 
     async def _plan(self, conn: asyncpg.Connection) -> Plan:
         plan = make_plan(self.files, await history.read(conn))
@@ -177,7 +180,7 @@ async def refuse_strangers(conn: asyncpg.Connection) -> None:
     found = [record[0] for record in await conn.fetch(STRANGERS)]
     if found:
         shown = ", ".join(found[:5]) + (", .." if len(found) > 5 else "")  # noqa: PLR2004
-        hint = "if the files' objects are all there, record them with: python -m migrator baseline; else use another database"
+        hint = "if all that the files make is there: python -m migrator baseline; if not, use another database"
         raise BadFiles.of("", f"the database is not empty and has no history: {shown}", hint)
 
 

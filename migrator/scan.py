@@ -106,7 +106,7 @@ def scan(sql: str) -> Scan:
             _close(result, current, at)
             current = _Open()
         elif kind in ("block_comment", "dollar", "unterminated", "backslash"):
-            end = _long_token(sql, at, str(kind), text, current, result)
+            end = _long_token(sql, match, current, result)
         elif kind not in ("space", "line_comment"):
             _short_token(current, str(kind), text, at)
         at = end
@@ -129,8 +129,9 @@ def _short_token(current: _Open, kind: str, text: str, at: int) -> None:
         current.parens = max(0, current.parens - 1)
 
 
-def _long_token(sql: str, at: int, kind: str, text: str, current: _Open, result: Scan) -> int:
+def _long_token(sql: str, match: re.Match[str], current: _Open, result: Scan) -> int:
     """Reads a token whose end the pattern cannot see; returns where it ends."""
+    kind, text, at = match.lastgroup, match.group(), match.start()
     if kind == "block_comment":
         end = _comment_end(sql, at)
         if end < 0:

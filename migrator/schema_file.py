@@ -1,4 +1,4 @@
-"""`schema.sql`: the catalog that the files produce, as SQL that people review and that makes an empty database the same."""
+"""`schema.sql`: the catalog that the files produce, as SQL to review, and to make an empty database the same."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from migrator.catalog import CatalogObject, read_catalog
 from migrator.errors import Drift, Pending, Problem
 from migrator.files import load
 from migrator.plan import make_plan
-from migrator.runner import ahead
+from migrator.runner import ahead, silent
 from migrator.schema_file import Expected, read
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ async def verify(dsn: str, folder: Path, *, wait: float, allow_ahead: bool, sche
     """Returns how many objects agree; raises Pending, Ahead, or Drift with every difference."""
     files = load(folder)
     expected = read(schema_file or folder.parent / "schema.sql", files)
-    conn = await connect.connect(dsn, wait, lambda _: None, lambda: None)
+    conn = await connect.connect(dsn, wait, silent)
     try:
         plan = make_plan(files, await history.read(conn))
         if plan.future and allow_ahead:
@@ -48,7 +48,7 @@ async def verify(dsn: str, folder: Path, *, wait: float, allow_ahead: bool, sche
 
 
 def require_newest(plan: Plan) -> None:
-    """Raises Pending or Ahead unless the database is at the files' version: otherwise every difference is a false one."""
+    """Raises Pending or Ahead unless the database is at the files' version: else all differences would be false."""
     if plan.future:
         raise ahead(plan)
     if plan.pending:

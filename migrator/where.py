@@ -34,7 +34,7 @@ async def failed_at(
 
 
 async def _search(conn: asyncpg.Connection, migration: Migration, error: asyncpg.PostgresError) -> int | None:
-    """Finds the statement whose error carries no position (a duplicate key, say) by running them singly, undone again."""
+    """Finds a statement whose error has no position (a duplicate key, say): runs them singly, and undoes them."""
     await conn.execute("BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '100ms'")
     try:
         for statement in scan(migration.sql).statements:
