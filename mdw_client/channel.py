@@ -11,7 +11,7 @@ import grpc
 
 from mdw_client.credentials import KEY_HEADER, Key, Tls, key_source
 from mdw_client.errors import ConfigurationError, ForkedProcessError
-from mdw_client.version import VERSION
+from mdw_client.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     # Between a soft and a hard limit gRPC drops answers with long error details at random.
     ("grpc.max_metadata_size", 16_384),
     ("grpc.absolute_max_metadata_size", 16_384),
-    ("grpc.primary_user_agent", f"mdw-client/{VERSION}"),
+    ("grpc.primary_user_agent", f"mdw-client/{__version__}"),
 )
 
 _pid_of_first_channel: int | None = None
@@ -228,7 +228,11 @@ class _Channel(grpc.Channel):
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         return _Callable(self._bare.stream_stream(*args, **kwargs), self._defaults, None)
 
-    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 # gRPC's signature
+    def subscribe(
+        self,
+        callback: Callable[[grpc.ChannelConnectivity], None],
+        try_to_connect: bool = False,  # noqa: FBT001, FBT002 # gRPC's signature
+    ) -> None:
         self._bare.subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
@@ -266,7 +270,7 @@ class _AioChannel(grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         await self._bare.close(grace)
 
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 # gRPC's signature
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 # gRPC's
         return self._bare.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:

@@ -1,3 +1,3 @@
 """The client's version, also the wheel's."""
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"
