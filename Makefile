@@ -1,0 +1,49 @@
+# Everything a person types. Targets have the names of folders, so all are phony.
+.PHONY: help run status clean-run test lint protos venv
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS = $(shell cd protos && find mdw -name '*.proto' | sort)
+OWN := services migrator mdw_client deploy
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  ONCE=1 make run ends after the table. With POLYGON_API_KEY it asks Polygon, else a replay of recorded bars.'
+	@echo '  More switches of make run: MDW_PORT, MDW_STATE, DATABASE_URL, INGEST_WORKERS, REPLAY_FAULTS (docs/quickstart.md).'
+
+run: venv ## start everything here: Postgres, services, a backfill; then serve until Ctrl-C
+	@$(BIN)/python -m deploy.local.run
+
+status: venv ## show what make run has started, and whether it is healthy
+	@$(BIN)/python -m deploy.local.status
+
+clean-run: ## remove what make run keeps: bars, keys, logs (.mdw)
+	@if [ -d "$${MDW_STATE:-.mdw}" ]; then $(MAKE) venv && $(BIN)/python -m deploy.local.state; fi
+
+test: venv ## run every test, with branch coverage (90 % or more of our own code)
+	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90
+
+lint: venv ## run every check: ruff, mypy, import-linter, buf, squawk, and that protos/gen is what protos give
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict $(OWN)
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/squawk migrator/sql/*.sql
+	@new=$$(mktemp -d) && $(MAKE) generate INTO=$$new && diff -r $$new protos/gen && rm -r $$new \
+	  || { echo 'protos/gen is not what protos give: run make protos'; exit 1; }
+
+protos: venv ## generate protos/gen from protos/mdw
+	@rm -rf protos/gen && mkdir protos/gen && $(MAKE) generate INTO=protos/gen
+
+.PHONY: generate
+generate:
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(INTO) \
+	  --grpc_python_out=$(INTO) --mypy_out=quiet:$(INTO) --mypy_grpc_out=quiet:$(INTO) $(PROTOS)
+
+venv: ## make the virtual environment .venv that all others use
+	@VENV=$(VENV) ./deploy/local/venv.sh
