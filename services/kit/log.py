@@ -51,7 +51,7 @@ def configure(*, level: str = "INFO", form: str = "", stream: TextIO | None = No
 
 def get(name: str) -> FilteringBoundLogger:
     """Returns a logger whose lines carry the name of the part that writes them."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: FilteringBoundLogger = structlog.get_logger(part=name)
     return logger
 
 
@@ -68,7 +68,7 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
-        structlog.get_logger(logger=record.name).log(record.levelno, record.getMessage(), exc_info=exc_info)
+        structlog.get_logger(part=record.name).log(record.levelno, record.getMessage(), exc_info=exc_info)
 
 
 class RedactingFilter(logging.Filter):

@@ -49,7 +49,8 @@ def _rename(proto: FileDescriptorProto) -> None:
     proto.name = "grpc/reflection/v1/reflection.proto"
     for message in proto.message_type:
         for field in message.field:
-            field.type_name = _v1(field.type_name)
+            if field.type_name:
+                field.type_name = _v1(field.type_name)
     for method in proto.service[0].method:
         method.input_type = _v1(method.input_type)
         method.output_type = _v1(method.output_type)

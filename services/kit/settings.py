@@ -84,8 +84,9 @@ class ServiceSettings(Settings):
         _check_range("DRAIN_SECONDS", self.drain_seconds, 0, 600)
         _check_range("KEY_MAX_CALLS_PER_SECOND", self.key_max_calls_per_second, 1, 1_000_000)
         _check_range("KEY_MAX_STREAMS", self.key_max_streams, 1, 10_000)
-        if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise SettingsError(f"LOG_LEVEL: {self.log_level!r} is none of DEBUG, INFO, WARNING, ERROR")
+        # No ERROR: changes of keys and the heads of the audit log are logged as warnings, and must be.
+        if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING"):
+            raise SettingsError(f"LOG_LEVEL: {self.log_level!r} is none of DEBUG, INFO, WARNING")
         if self.log_format not in ("", "json", "console"):
             raise SettingsError(f"LOG_FORMAT: {self.log_format!r} is neither json nor console")
         self._check_tls()

@@ -1,0 +1,1 @@
+"""All SQL of the auth service: keys and usage, audit entries, chains."""

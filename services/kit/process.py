@@ -1,0 +1,41 @@
+"""Runs a service as a process: settings, logging, event loop, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from services.kit import log
+from services.kit.settings import ServiceSettings, SettingsError
+
+try:
+    import uvloop
+except ImportError:  # no wheel for this platform; slower, otherwise the same
+    uvloop = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from services.kit.server import Server
+
+EXIT_USAGE = 2
+
+Kind = TypeVar("Kind", bound=ServiceSettings)
+
+
+def serve(kind: type[Kind], build: Callable[[Kind], Awaitable[Server]]) -> int:
+    """Reads the settings, builds the server and serves until stopped; returns the exit code."""
+    try:
+        settings = kind.from_environment()
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - one line for a person; logging is not set up yet
+        return EXIT_USAGE
+    log.configure(level=settings.log_level, form=settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+        return runner.run(_serve(settings, build))
+
+
+async def _serve(settings: Kind, build: Callable[[Kind], Awaitable[Server]]) -> int:
+    server = await build(settings)
+    return await server.run()
