@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.ingest.store.jobs import FAILED, SUCCEEDED, Progress, read_progress
-from services.ingest.store.steering import begin_change, hold_back
+from services.ingest.store.steering import begin_change, hold_back, settle
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -156,6 +156,14 @@ async def finish_backfill(db: Database, backfill_id: UUID) -> bool:
 async def finish_all(db: Database) -> int:
     """Ends all jobs that are done and were not ended, because a process died between; returns how many."""
     return sum([await finish_backfill(db, row["backfill_id"]) for row in await db.fetch(OPEN_JOBS)])
+
+
+async def settle_all(db: Database) -> None:
+    """Puts right what a change could not reach, because a part held its slice."""
+    for row in await db.fetch(OPEN_JOBS):
+        async with db.transaction() as conn:
+            await begin_change(conn)
+            await settle(conn, row["backfill_id"])
 
 
 async def pause_backfills(db: Database, slice_id: int, reason: str) -> None:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from services.ingest.calendar import Sessions
     from services.ingest.planner import Ranges, Slice
     from services.ingest.store.jobs import Job
     from services.ingest.store.symbols import Symbol
@@ -80,24 +79,22 @@ WHERE s.outside_plan <> '{}'
 GROUP BY t.asset_class
 """
 
-# The turn at which a new job of a priority queues up: beside the first of those that wait.
-TURN = """
-SELECT coalesce(min(turn), 0)
-FROM ingest.slices
-WHERE state = 1
-  AND NOT held
-  AND priority = $1
-"""
+NEXT_TURN = "SELECT nextval('ingest.job_turns')"
 
+# Requests before the last of $2 own ones: all of higher priority, and of each job beside it as many as of its own.
 # Minutes of a stock are 600 a session and 5 of 7 days have one; a request brings 50,000.
 QUEUE = """
-SELECT coalesce(sum(ceil(greatest(
-         CASE WHEN s.timeframe = 1 AND s.asset_class = 3 THEN 1440 WHEN s.timeframe = 1 THEN 430 ELSE 1 END
-         * (s.last_date - coalesce(s.cursor::date, s.first_date) + 1), 1) / 50000.0)), 0)::bigint
-FROM ingest.slices s
-WHERE s.state IN (1, 2)
-  AND NOT s.held
-  AND (s.priority > $1 OR (s.priority = $1 AND s.turn < $2))
+SELECT coalesce(sum(CASE WHEN q.priority > $1 THEN q.requests ELSE least(q.requests, $2) END), 0)::bigint
+FROM (
+  SELECT s.priority, s.turn, sum(ceil(greatest(
+           CASE WHEN s.timeframe = 1 AND s.asset_class = 3 THEN 1440 WHEN s.timeframe = 1 THEN 430 ELSE 1 END
+           * (s.last_date - coalesce(s.cursor::date, s.first_date) + 1), 1) / 50000.0)) AS requests
+  FROM ingest.slices s
+  WHERE s.state IN (1, 2)
+    AND NOT s.held
+    AND s.priority >= $1
+  GROUP BY s.priority, s.turn
+) q
 """
 
 INSERT_JOB = """
@@ -109,7 +106,7 @@ INSERT_SLICES = """
 WITH planned AS (
   INSERT INTO ingest.slices (kind, mode, priority, turn, symbol_id, timeframe, asset_class, provider_ticker, first_date,
                              last_date)
-  SELECT 1, $2, $3, $4 + p.position - 1, p.symbol_id, p.timeframe, p.asset_class, p.provider_ticker, p.first_date,
+  SELECT 1, $2, $3, $4, p.symbol_id, p.timeframe, p.asset_class, p.provider_ticker, p.first_date,
          p.last_date
   FROM unnest($5::int[], $6::smallint[], $7::smallint[], $8::text[], $9::date[], $10::date[])
        WITH ORDINALITY AS p (symbol_id, timeframe, asset_class, provider_ticker, first_date, last_date, position)
@@ -133,7 +130,7 @@ WITH lifted AS (
   FOR NO KEY UPDATE
 )
 UPDATE ingest.slices s
-SET held = false, priority = greatest(s.priority, $2), turn = CASE WHEN s.priority < $2 THEN $3 ELSE s.turn END
+SET held = false, priority = greatest(s.priority, $2)
 FROM lifted l
 WHERE s.slice_id = l.slice_id
 """
@@ -210,35 +207,35 @@ class Starts:
         self._requests = requests
         self._requests_per_minute = requests_per_minute
         self._workers = workers
-        self._calendars: dict[str, Sessions] = {}
+        self._horizon = date.min
         self._days: dict[str, list[int]] = {}
 
-    async def calendars(self) -> dict[str, Sessions]:
-        """Returns the trading calendars, read once."""
-        if not self._calendars:
-            self._calendars = await sessions.load(self._db)
-            self._days = {name: calendar.days.tolist() for name, calendar in self._calendars.items()}
-        return self._calendars
+    async def horizon(self) -> date:
+        """Returns the first date that not all calendars know; reads them the first time."""
+        if not self._days:
+            calendars = await sessions.load(self._db)
+            self._days = {name: calendar.days.tolist() for name, calendar in calendars.items()}
+            self._horizon = date_of(min(calendar.horizon for calendar in calendars.values()))
+        return self._horizon
 
     async def plan(self, ask: Ask) -> Planned:
         """Says what a backfill would take; changes nothing."""
-        await self.calendars()
+        await self.horizon()
         async with self._db.connection() as conn:
-            return await self._plan(conn, ask, await conn.fetchval(TURN, ask.priority))
+            return await self._plan(conn, ask)
 
     async def start(self, call: Call, ask: Ask, original: Original, answer: Callable[[Started], bytes]) -> bytes:
         """Writes a job with its slices and returns the answer, or the first answer to a repeat of the request."""
-        await self.calendars()
+        await self.horizon()
         async with self._recorder.change(call) as conn:
             stored = await self._requests.claim(conn, call, original.request_id, original.body)
             if stored is not None:
                 return stored
             await begin_change(conn)
-            turn = await conn.fetchval(TURN, ask.priority)
-            planned = await self._plan(conn, ask, turn)
+            planned = await self._plan(conn, ask)
             backfill_id = uuid4()
             await conn.execute(INSERT_JOB, backfill_id, *_job_columns(ask, planned), original.summary, call.key_id)
-            await _insert_plan(conn, backfill_id, ask, planned.plan, turn)
+            await _insert_plan(conn, backfill_id, ask, planned.plan)
             reply = answer(Started(await read_job(conn, backfill_id), planned))
             await self._requests.store(conn, call, original.request_id, reply)
         if planned.plan.shared:
@@ -246,7 +243,7 @@ class Starts:
             await finish_backfill(self._db, backfill_id)
         return reply
 
-    async def _plan(self, conn: Connection, ask: Ask, turn: int) -> Planned:
+    async def _plan(self, conn: Connection, ask: Ask) -> Planned:
         # Slices first: one that ends between the two reads is then shared, and not planned again.
         open_slices = await _open_slices(conn, ask)
         known = await _known(conn, ask)
@@ -262,14 +259,14 @@ class Starts:
             calendar = calendar_of(symbol.asset_class)
             end = _earlier(ask.end, ends[calendar])
             plan.add(plan_series(series, ask.mode, self._days[calendar], first, end))
-        latest = max(ends[calendar_of(symbol.asset_class)] for symbol in ask.symbols)
-        seconds = await self._seconds(conn, ask, plan, turn)
+        latest = max((ends[calendar_of(symbol.asset_class)] for symbol in ask.symbols), default=first)
+        seconds = await self._seconds(conn, ask, plan)
         return Planned(plan=plan, first=first, end=max(first, _earlier(ask.end, latest)), seconds=seconds)
 
-    async def _seconds(self, conn: Connection, ask: Ask, plan: Plan, turn: int) -> float:
+    async def _seconds(self, conn: Connection, ask: Ask, plan: Plan) -> float:
         if not plan.slices and not plan.shared:
             return 0.0
-        queue = await conn.fetchval(QUEUE, ask.priority, turn + len(plan.slices))
+        queue = await conn.fetchval(QUEUE, ask.priority, plan.requests)
         return estimated_seconds(
             queue + plan.requests, plan.bars, requests_per_minute=self._requests_per_minute, workers=self._workers
         )
@@ -340,8 +337,9 @@ def _end(to_date: date | None) -> int:
     return day_of(to_date or date.max) + 1
 
 
-def _ranges(multirange: Sequence[asyncpg.Range]) -> Ranges:
-    return tuple((day_of(one.lower), day_of(one.upper)) for one in multirange)
+def _ranges(multirange: Sequence[asyncpg.Range[date]]) -> Ranges:
+    """Returns ranges of days; those of the schema are all bounded, and Postgres writes their ends exclusive."""
+    return tuple((day_of(one.lower), day_of(one.upper)) for one in multirange if one.lower and one.upper)
 
 
 def _job_columns(ask: Ask, planned: Planned) -> tuple[object, ...]:
@@ -349,12 +347,13 @@ def _job_columns(ask: Ask, planned: Planned) -> tuple[object, ...]:
     return BARS, ask.mode, ask.priority, list(ask.timeframes), first, last
 
 
-async def _insert_plan(conn: Connection, backfill_id: UUID, ask: Ask, plan: Plan, turn: int) -> None:
+async def _insert_plan(conn: Connection, backfill_id: UUID, ask: Ask, plan: Plan) -> None:
     """Writes the slices; a job without any has succeeded."""
     if plan.slices:
+        turn = await conn.fetchval(NEXT_TURN)
         await conn.execute(INSERT_SLICES, backfill_id, ask.mode, ask.priority, turn, *_columns(plan.slices))
     if plan.shared:
-        await conn.execute(LIFT_SHARED, plan.shared, ask.priority, turn)
+        await conn.execute(LIFT_SHARED, plan.shared, ask.priority)
         await conn.execute(LINK_SHARED, backfill_id, plan.shared)
     if plan.slices:
         pairs = dict.fromkeys((one.symbol_id, one.timeframe) for one in plan.slices)

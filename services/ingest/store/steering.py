@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from services.ingest.store.jobs import (
     CANCELLED,
     FAILED,
@@ -39,9 +41,9 @@ WHERE backfill_id = $1
 FOR UPDATE
 """
 
-# Waits for the parts under way: what comes after is seen by the next part.
+# Waits for the parts under way, so that what is told is what holds.
 LOCK_SLICES = """
-SELECT count(*)
+SELECT coalesce(array_agg(locked.slice_id), '{}')
 FROM (
   SELECT s.slice_id
   FROM ingest.slices s
@@ -51,6 +53,24 @@ FROM (
   ORDER BY s.slice_id
   FOR NO KEY UPDATE OF s
 ) locked
+"""
+
+# Behind a process that stopped in the middle of a part nobody waits: the next claim of its slice looks at the jobs.
+LOCK_IDLE_SLICES = """
+SELECT coalesce(array_agg(locked.slice_id), '{}')
+FROM (
+  SELECT s.slice_id
+  FROM ingest.slices s
+  JOIN ingest.backfill_slices bs USING (slice_id)
+  WHERE bs.backfill_id = $1
+    AND s.state IN (1, 2, 4)
+  ORDER BY s.slice_id
+  FOR NO KEY UPDATE OF s SKIP LOCKED
+) locked
+"""
+
+TRY_LOCK = """
+SELECT set_config('lock_timeout', '1500ms', true)
 """
 
 PAUSE = """
@@ -67,13 +87,11 @@ WHERE backfill_id = $1
 """
 
 TRY_NOW = """
-UPDATE ingest.slices s
+UPDATE ingest.slices
 SET next_try_time = NULL
-FROM ingest.backfill_slices bs
-WHERE bs.backfill_id = $1
-  AND s.slice_id = bs.slice_id
-  AND s.state = 1
-  AND s.next_try_time IS NOT NULL
+WHERE slice_id = ANY($1::bigint[])
+  AND state = 1
+  AND next_try_time IS NOT NULL
 """
 
 SET_PRIORITY = """
@@ -82,51 +100,33 @@ SET priority = $2
 WHERE backfill_id = $1
 """
 
-# Slices that move to another priority queue up there as those of a new job do.
 SETTLE = """
 WITH wanted AS (
   SELECT bs.slice_id,
          bool_and(b.state = 3) AS held,
          coalesce(max(b.priority) FILTER (WHERE b.state <> 3), max(b.priority)) AS priority
-  FROM ingest.backfill_slices mine
-  JOIN ingest.backfill_slices bs USING (slice_id)
-  JOIN ingest.backfills b ON b.backfill_id = bs.backfill_id AND b.state IN (1, 2, 3)
-  WHERE mine.backfill_id = $1
+  FROM ingest.backfill_slices bs
+  JOIN ingest.backfills b USING (backfill_id)
+  WHERE bs.slice_id = ANY($1::bigint[])
+    AND b.state IN (1, 2, 3)
   GROUP BY bs.slice_id
-), moved AS (
-  SELECT s.slice_id, w.held, w.priority,
-         CASE
-           WHEN s.priority = w.priority THEN s.turn
-           ELSE coalesce((SELECT min(o.turn) FROM ingest.slices o
-                          WHERE o.state = 1 AND NOT o.held AND o.priority = w.priority), 0)
-                + row_number() OVER (PARTITION BY s.priority = w.priority, w.priority ORDER BY s.slice_id) - 1
-         END AS turn
-  FROM wanted w
-  JOIN ingest.slices s USING (slice_id)
-  WHERE s.state IN (1, 2)
-    AND (s.held, s.priority) IS DISTINCT FROM (w.held, w.priority)
 )
 UPDATE ingest.slices s
-SET held = m.held, priority = m.priority, turn = m.turn
-FROM moved m
-WHERE s.slice_id = m.slice_id
+SET held = w.held, priority = w.priority
+FROM wanted w
+WHERE s.slice_id = w.slice_id
+  AND s.state IN (1, 2)
+  AND (s.held, s.priority) IS DISTINCT FROM (w.held, w.priority)
 """
 
-# The new token refuses the part that may be under way at a worker that has not begun its transaction.
+# The new token refuses the part of a worker that has its answer and has not begun to write.
 CANCEL_SLICES = """
 UPDATE ingest.slices s
 SET state = 6, token = s.token + 1, lease_owner = NULL, lease_until = NULL, next_try_time = NULL, held = false,
     reason = 'cancelled', end_time = clock_timestamp()
-FROM ingest.backfill_slices bs
-WHERE bs.backfill_id = $1
-  AND s.slice_id = bs.slice_id
+WHERE s.slice_id = ANY($1::bigint[])
   AND s.state IN (1, 2)
-  AND NOT EXISTS (
-    SELECT FROM ingest.backfill_slices o
-    JOIN ingest.backfills b USING (backfill_id)
-    WHERE o.slice_id = s.slice_id
-      AND b.state IN (1, 2, 3)
-  )
+  AND ingest.slice_wanted(s.slice_id) IS NULL
 """
 
 CANCEL = """
@@ -142,21 +142,10 @@ WHERE backfill_id = $1
 """
 
 RETRY_SLICES = """
-WITH failed AS (
-  SELECT s.slice_id, row_number() OVER (ORDER BY s.slice_id) AS position
-  FROM ingest.backfill_slices bs
-  JOIN ingest.slices s USING (slice_id)
-  WHERE bs.backfill_id = $1
-    AND s.state = 4
-)
-UPDATE ingest.slices s
-SET state = 1, attempts = 0, reason = '', next_try_time = NULL, end_time = NULL, held = false, token = s.token + 1,
-    priority = b.priority,
-    turn = coalesce((SELECT min(o.turn) FROM ingest.slices o
-                     WHERE o.state = 1 AND NOT o.held AND o.priority = b.priority), 0) + f.position - 1
-FROM failed f, ingest.backfills b
-WHERE s.slice_id = f.slice_id
-  AND b.backfill_id = $1
+UPDATE ingest.slices
+SET state = 1, attempts = 0, reason = '', next_try_time = NULL, end_time = NULL, held = false, token = token + 1
+WHERE slice_id = ANY($1::bigint[])
+  AND state = 4
 """
 
 REOPEN = """
@@ -178,7 +167,7 @@ class Steering:
         async with self._recorder.change(call) as conn:
             await _lock_open(conn, backfill_id)
             await conn.execute(SET_PRIORITY, backfill_id, priority)
-            await _settle(conn, backfill_id)
+            await settle(conn, backfill_id)
             return await read_job(conn, backfill_id)
 
     async def pause(self, call: Call, backfill_id: UUID, reason: str) -> Job:
@@ -193,8 +182,7 @@ class Steering:
         async with self._recorder.change(call) as conn:
             if await _lock_open(conn, backfill_id) == PAUSED:
                 await conn.execute(RESUME, backfill_id)
-                await _settle(conn, backfill_id)
-                await conn.execute(TRY_NOW, backfill_id)
+                await conn.execute(TRY_NOW, await settle(conn, backfill_id))
             return await read_job(conn, backfill_id)
 
     async def cancel(self, call: Call, backfill_id: UUID) -> Job:
@@ -218,11 +206,10 @@ class Steering:
                     backfill_id=str(backfill_id),
                     state=STATES[state],
                 )
-            await conn.execute(LOCK_SLICES, backfill_id)
-            slices = int((await conn.execute(RETRY_SLICES, backfill_id)).rpartition(" ")[2])
+            slices = await _retry(conn, backfill_id)
             if slices:
                 await conn.execute(REOPEN, backfill_id)
-                await _settle(conn, backfill_id)
+                await settle(conn, backfill_id)
             elif state == FAILED:
                 raise FailedPrecondition(
                     "NOTHING_TO_DO", "its failed slices are kept no longer: start a new backfill", skipped="0"
@@ -238,7 +225,7 @@ async def begin_change(conn: Connection) -> None:
 async def hold_back(conn: Connection, backfill_id: UUID, reason: str) -> None:
     """Pauses an open job inside a change."""
     await conn.execute(PAUSE, backfill_id, reason)
-    await _settle(conn, backfill_id)
+    await settle(conn, backfill_id)
 
 
 async def _lock(conn: Connection, backfill_id: UUID) -> int:
@@ -256,17 +243,34 @@ async def _lock_open(conn: Connection, backfill_id: UUID) -> int:
     return state
 
 
-async def _settle(conn: Connection, backfill_id: UUID) -> None:
+async def settle(conn: Connection, backfill_id: UUID) -> list[int]:
     """Gives each open slice of a job what all its jobs make of it: held or not, and the highest priority."""
-    await conn.execute(LOCK_SLICES, backfill_id)
-    await conn.execute(SETTLE, backfill_id)
+    slice_ids = await _lock_slices(conn, backfill_id)
+    await conn.execute(SETTLE, slice_ids)
+    return slice_ids
+
+
+async def _lock_slices(conn: Connection, backfill_id: UUID) -> list[int]:
+    """Locks the open and failed slices of a job, in order; those of a part that does not end are left out."""
+    await conn.execute("SAVEPOINT locking")
+    await conn.execute(TRY_LOCK)
+    try:
+        return list(await conn.fetchval(LOCK_SLICES, backfill_id))
+    except asyncpg.LockNotAvailableError:
+        await conn.execute("ROLLBACK TO SAVEPOINT locking")
+        return list(await conn.fetchval(LOCK_IDLE_SLICES, backfill_id))
+
+
+async def _retry(conn: Connection, backfill_id: UUID) -> int:
+    slice_ids = await _lock_slices(conn, backfill_id)
+    return int((await conn.execute(RETRY_SLICES, slice_ids)).rpartition(" ")[2])
 
 
 async def _cancel(conn: Connection, backfill_id: UUID) -> None:
     await conn.execute(CANCEL, backfill_id)
-    await conn.execute(LOCK_SLICES, backfill_id)
-    await conn.execute(CANCEL_SLICES, backfill_id)
-    await conn.execute(SETTLE, backfill_id)
+    slice_ids = await _lock_slices(conn, backfill_id)
+    await conn.execute(CANCEL_SLICES, slice_ids)
+    await conn.execute(SETTLE, slice_ids)
     progress = (await read_progress(conn, [backfill_id])).get(backfill_id, Progress())
     await conn.execute(SET_TOTALS, backfill_id, progress.totals())
 

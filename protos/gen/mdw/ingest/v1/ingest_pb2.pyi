@@ -597,7 +597,7 @@ class StartBackfillRequest(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Inclusive, 00:00Z; absent means 2000-01-01, or as far back as the subscription was seen to reach."""
+        """Inclusive, 00:00Z, not in the future; absent means 2000-01-01, or as far back as the subscription was seen to reach."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -643,7 +643,7 @@ class SkippedSeries(_message.Message):
     timeframe: _type_pb2.Timeframe.ValueType
     """The series' timeframe."""
     reason: _builtins.str
-    """For people, for example `held` or `outside the plan before 2024-11-24`."""
+    """For people: `held`, `outside the plan`, `deleted`, with the first and last session; or `no closed session in the span`."""
     def __init__(
         self,
         *,

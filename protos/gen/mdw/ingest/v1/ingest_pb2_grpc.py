@@ -97,9 +97,9 @@ class IngestServiceServicer:
     """
 
     def StartBackfill(self, request, context):
-        """Starts a backfill, or with validate_only says what it would take. Needs `ingest.write`. With request_id a repeat gives
-        the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, NOTHING_TO_DO, CALENDAR_HORIZON,
-        REQUEST_ID_REUSED.
+        """Starts a backfill, or with validate_only says what it would take. Where all is held already it has no slices and is
+        SUCCEEDED at once. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with
+        SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, CALENDAR_HORIZON, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,7 +166,7 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryBackfill(self, request, context):
-        """Sets the failed slices of an ended backfill to work again. Needs `ingest.write`. Idempotent. Fails with
+        """Sets the failed slices of a backfill, open or FAILED, to work again. Needs `ingest.write`. Idempotent. Fails with
         BACKFILL_NOT_FOUND, BACKFILL_STATE, NOTHING_TO_DO.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

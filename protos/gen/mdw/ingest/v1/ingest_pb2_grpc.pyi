@@ -34,9 +34,9 @@ class IngestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IngestServiceAsyncStub: ...
     StartBackfill: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.StartBackfillRequest, _ingest_pb2.StartBackfillResponse]
-    """Starts a backfill, or with validate_only says what it would take. Needs `ingest.write`. With request_id a repeat gives
-    the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, NOTHING_TO_DO, CALENDAR_HORIZON,
-    REQUEST_ID_REUSED.
+    """Starts a backfill, or with validate_only says what it would take. Where all is held already it has no slices and is
+    SUCCEEDED at once. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with
+    SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, CALENDAR_HORIZON, REQUEST_ID_REUSED.
     """
     GetBackfill: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetBackfillRequest, _ingest_pb2.GetBackfillResponse]
     """Returns one backfill with its progress. Needs `ingest.read`. Fails with BACKFILL_NOT_FOUND."""
@@ -63,7 +63,7 @@ class IngestServiceStub:
     BACKFILL_NOT_FOUND, BACKFILL_FINISHED.
     """
     RetryBackfill: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.RetryBackfillRequest, _ingest_pb2.RetryBackfillResponse]
-    """Sets the failed slices of an ended backfill to work again. Needs `ingest.write`. Idempotent. Fails with
+    """Sets the failed slices of a backfill, open or FAILED, to work again. Needs `ingest.write`. Idempotent. Fails with
     BACKFILL_NOT_FOUND, BACKFILL_STATE, NOTHING_TO_DO.
     """
     ListRejectedBars: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedBarsRequest, _ingest_pb2.ListRejectedBarsResponse]
@@ -77,9 +77,9 @@ class IngestServiceAsyncStub(IngestServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartBackfill: _aio.UnaryUnaryMultiCallable[_ingest_pb2.StartBackfillRequest, _ingest_pb2.StartBackfillResponse]  # type: ignore[assignment]
-    """Starts a backfill, or with validate_only says what it would take. Needs `ingest.write`. With request_id a repeat gives
-    the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, NOTHING_TO_DO, CALENDAR_HORIZON,
-    REQUEST_ID_REUSED.
+    """Starts a backfill, or with validate_only says what it would take. Where all is held already it has no slices and is
+    SUCCEEDED at once. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with
+    SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, CALENDAR_HORIZON, REQUEST_ID_REUSED.
     """
     GetBackfill: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetBackfillRequest, _ingest_pb2.GetBackfillResponse]  # type: ignore[assignment]
     """Returns one backfill with its progress. Needs `ingest.read`. Fails with BACKFILL_NOT_FOUND."""
@@ -106,7 +106,7 @@ class IngestServiceAsyncStub(IngestServiceStub):
     BACKFILL_NOT_FOUND, BACKFILL_FINISHED.
     """
     RetryBackfill: _aio.UnaryUnaryMultiCallable[_ingest_pb2.RetryBackfillRequest, _ingest_pb2.RetryBackfillResponse]  # type: ignore[assignment]
-    """Sets the failed slices of an ended backfill to work again. Needs `ingest.write`. Idempotent. Fails with
+    """Sets the failed slices of a backfill, open or FAILED, to work again. Needs `ingest.write`. Idempotent. Fails with
     BACKFILL_NOT_FOUND, BACKFILL_STATE, NOTHING_TO_DO.
     """
     ListRejectedBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedBarsRequest, _ingest_pb2.ListRejectedBarsResponse]  # type: ignore[assignment]
@@ -123,9 +123,9 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.StartBackfillRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.StartBackfillResponse, _abc.Awaitable[_ingest_pb2.StartBackfillResponse]]:
-        """Starts a backfill, or with validate_only says what it would take. Needs `ingest.write`. With request_id a repeat gives
-        the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, NOTHING_TO_DO, CALENDAR_HORIZON,
-        REQUEST_ID_REUSED.
+        """Starts a backfill, or with validate_only says what it would take. Where all is held already it has no slices and is
+        SUCCEEDED at once. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with
+        SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, SYMBOL_INACTIVE, CALENDAR_HORIZON, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -206,7 +206,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.RetryBackfillRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.RetryBackfillResponse, _abc.Awaitable[_ingest_pb2.RetryBackfillResponse]]:
-        """Sets the failed slices of an ended backfill to work again. Needs `ingest.write`. Idempotent. Fails with
+        """Sets the failed slices of a backfill, open or FAILED, to work again. Needs `ingest.write`. Idempotent. Fails with
         BACKFILL_NOT_FOUND, BACKFILL_STATE, NOTHING_TO_DO.
         """
 

@@ -1,0 +1,95 @@
+"""The ingest service: `python -m services.ingest`. The bars are written by `services.ingest.worker`."""
+
+from __future__ import annotations
+
+import sys
+
+from mdw.ingest.v1 import ingest_pb2
+from mdw_client.channel import aio_channel
+from services.ingest.housekeeping import Housekeeping
+from services.ingest.servicer import IngestServicer
+from services.ingest.settings import IngestSettings
+from services.ingest.store.jobs import Jobs
+from services.ingest.store.rejects import Rejects
+from services.ingest.store.starts import Starts
+from services.ingest.store.steering import Steering
+from services.ingest.store.symbols import SymbolStore
+from services.ingest.watching import Watching
+from services.kit.db import Database
+from services.kit.paging import PageTokens
+from services.kit.process import serve
+from services.kit.recorder import Recorder
+from services.kit.remote import RemoteAuthenticator
+from services.kit.requests import Requests
+from services.kit.schema import RequiredSchema
+from services.kit.server import Server
+
+SCHEMA = RequiredSchema(
+    version=5,
+    columns=(
+        "symbols.ticker_spans.provider_ticker",
+        "ingest.sessions.close_time",
+        "ingest.backfills.totals",
+        "ingest.slices.held",
+        "ingest.backfill_slices.slice_id",
+        "ingest.series.outside_plan",
+        "ingest.rejected_bars.last_seen",
+        "ingest.requests.answer",
+        "ingest.bars.flags",
+        "ingest.bar_revisions.ended_write_id",
+        "ingest.writes.commit_time",
+    ),
+    functions=("auth.record_calls", "auth.change_committed", "ingest.finish", "ingest.slice_wanted"),
+)
+
+
+async def build(settings: IngestSettings) -> Server:
+    """Wires the service; nothing is asked of the database yet."""
+    db = await Database.open(
+        settings.database_url, size=settings.pool_size, application_name="mdw ingest", pooler=settings.database_pooler
+    )
+    recorder = Recorder(db, service="ingest")
+    channel = aio_channel(settings.auth_target, allow_plaintext=settings.allow_plaintext)
+    authenticator = RemoteAuthenticator(channel, settings.read_service_key)
+    server = Server(settings, service="ingest", db=db, recorder=recorder, authenticator=authenticator, schema=SCHEMA)
+    server.on_close(channel.close)
+    tokens = PageTokens()
+    server.prepare(lambda: tokens.load(db, "ingest"))
+    _add_ingest(server, settings, tokens)
+    return server
+
+
+def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) -> None:
+    db, requests = server.db, Requests("ingest")
+    jobs, rejects = Jobs(db), Rejects(db)
+    starts = Starts(
+        db,
+        server.recorder,
+        requests,
+        requests_per_minute=settings.polygon_requests_per_minute,
+        workers=settings.workers,
+    )
+    watching = Watching(jobs)
+    servicer = IngestServicer(
+        symbols=SymbolStore(db),
+        starts=starts,
+        jobs=jobs,
+        steering=Steering(server.recorder),
+        rejects=rejects,
+        watching=watching,
+        tokens=tokens,
+    )
+    server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
+    server.background.add("watching", watching.run)
+    housekeeping = Housekeeping(
+        db=db,
+        rejects=rejects,
+        requests=requests,
+        slice_days=settings.slice_retention_days,
+        reject_days=settings.reject_retention_days,
+    )
+    housekeeping.add_to(server.background)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(IngestSettings, build))
