@@ -1,0 +1,218 @@
+"""The Kubernetes manifests say what the code does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import manifests
+from migrator.errors import Exit
+from services.kit.health import LIVENESS, READINESS
+from services.kit.server import GRACE_SECONDS
+
+Manifest = dict[str, Any]
+PROCESSES = ("auth", "symbols", "ingest", "worker")
+SERVED = ("auth", "symbols", "ingest")
+
+
+@pytest.fixture(scope="module", params=manifests.OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> list[Manifest]:
+    return list(yaml.safe_load_all(manifests.render(request.param)))
+
+
+def _of_kind(overlay: list[Manifest], *kinds: str) -> list[Manifest]:
+    return [one for one in overlay if one["kind"] in kinds]
+
+
+def _named(overlay: list[Manifest], kind: str, name: str) -> Manifest:
+    return next(one for one in _of_kind(overlay, kind) if one["metadata"]["name"] == name)
+
+
+def _pods(overlay: list[Manifest]) -> list[Manifest]:
+    return [one["spec"]["template"]["spec"] for one in _of_kind(overlay, "Deployment", "StatefulSet", "Job")]
+
+
+def _containers(overlay: list[Manifest]) -> list[Manifest]:
+    return [container for pod in _pods(overlay) for container in [*pod.get("initContainers", ()), *pod["containers"]]]
+
+
+def test_every_manifest_is_valid_to_the_last_field(tmp_path) -> None:
+    for name in manifests.OVERLAYS:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(manifests.render(name))
+        manifests.validate(file)
+
+
+def test_the_job_is_named_by_the_migrations(overlay) -> None:
+    (job,) = _of_kind(overlay, "Job")
+
+    assert job["metadata"]["name"] == f"mdw-migrate-{manifests.digest()}", "run make manifests"
+
+
+def test_the_digest_changes_with_a_file_and_with_its_name(tmp_path) -> None:
+    (tmp_path / "0001_a.sql").write_text("SELECT 1")
+    first = manifests.digest(tmp_path)
+    (tmp_path / "0001_a.sql").rename(tmp_path / "0001_b.sql")
+    second = manifests.digest(tmp_path)
+    (tmp_path / "0001_b.sql").write_text("SELECT 2")
+
+    assert len({first, second, manifests.digest(tmp_path)}) == 3
+
+
+def test_pods_run_under_the_restricted_profile(overlay) -> None:
+    for pod in _pods(overlay):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+    for container in _containers(overlay):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_pod_has_time_to_drain_and_to_stop(overlay) -> None:
+    drain = float(_config(overlay)["DRAIN_SECONDS"])
+    for name in PROCESSES:
+        pod = _named(overlay, "Deployment", name)["spec"]["template"]["spec"]
+
+        assert pod["terminationGracePeriodSeconds"] >= drain + GRACE_SECONDS + 5
+        for container in pod["containers"]:
+            if "readinessProbe" in container:
+                assert drain >= 2 * container["readinessProbe"]["periodSeconds"], "clients must see it first"
+
+
+def test_probes_ask_for_what_the_health_service_knows(overlay) -> None:
+    port = int(_config(overlay)["HEALTH_ADDRESS"].rpartition(":")[2])
+    for name in SERVED:
+        (container,) = _named(overlay, "Deployment", name)["spec"]["template"]["spec"]["containers"]
+
+        assert container["livenessProbe"]["grpc"] == {"port": port, "service": LIVENESS}
+        assert container["startupProbe"]["grpc"] == {"port": port, "service": LIVENESS}
+        assert container["readinessProbe"]["grpc"] == {"port": port, "service": READINESS}
+
+
+def test_every_process_gets_only_settings_that_it_reads(overlay) -> None:
+    for name in PROCESSES:
+        (container,) = _named(overlay, "Deployment", name)["spec"]["template"]["spec"]["containers"]
+        known = _settings_of(container["command"][2]) | {"DATABASE_USER", "DATABASE_PASSWORD"}
+
+        assert {one["name"] for one in container["env"]} <= known
+
+
+def test_selectors_meet_their_pods(overlay) -> None:
+    labels = [
+        one["spec"]["template"]["metadata"]["labels"] for one in _of_kind(overlay, "Deployment", "StatefulSet", "Job")
+    ]
+    for one in _of_kind(overlay, "Service", "PodDisruptionBudget", "Deployment"):
+        selector = one["spec"]["selector"]
+        wanted = selector.get("matchLabels", selector)
+
+        assert sum(wanted.items() <= found.items() for found in labels) == 1, one["metadata"]["name"]
+
+
+def test_services_are_headless_so_that_clients_see_every_pod(overlay) -> None:
+    for name in SERVED:
+        assert _named(overlay, "Service", name)["spec"]["clusterIP"] == "None"
+
+
+def test_the_job_gives_up_on_all_but_try_again(overlay) -> None:
+    (job,) = _of_kind(overlay, "Job")
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+
+    assert [rule["action"] for rule in rules] == ["Ignore", "FailJob"]
+    assert rules[1]["onExitCodes"]["operator"] == "NotIn"
+    assert rules[1]["onExitCodes"]["values"] == [int(Exit.TRY_AGAIN)]
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_every_secret_key_is_documented(overlay) -> None:
+    guide = (manifests.ROOT / "docs" / "operations.md").read_text()
+    for container in _containers(overlay):
+        for one in container.get("env", ()):
+            reference = one.get("valueFrom", {}).get("secretKeyRef")
+            if reference:
+                assert f"`{reference['name']}`" in guide
+                assert f"`{reference['key']}`" in guide
+    for pod in _pods(overlay):
+        for volume in pod.get("volumes", ()):
+            if "secret" in volume:
+                assert f"`{volume['secret']['secretName']}`" in guide
+
+
+def test_network_policies_allow_exactly_the_edges_that_exist(overlay) -> None:
+    policies = _of_kind(overlay, "NetworkPolicy")
+    edges = {edge for policy in policies for edge in _edges(policy)}
+    edges.discard(("prometheus", "all", "metrics"))  # only with the monitoring component
+
+    assert edges == {
+        ("all", "dns", 53),
+        ("all", "database", 5432),
+        ("clients", "auth", "grpc"),
+        ("clients", "symbols", "grpc"),
+        ("clients", "ingest", "grpc"),
+        ("symbols", "auth", 15051),
+        ("ingest", "auth", 15051),
+        ("worker", "provider", 443),
+    }
+    assert _named(overlay, "NetworkPolicy", "mdw-default-deny")["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def _config(overlay: list[Manifest]) -> dict[str, str]:
+    return next(one for one in _of_kind(overlay, "ConfigMap") if one["metadata"]["name"].startswith("mdw-") and
+                "DRAIN_SECONDS" in one["data"])["data"]
+
+
+def _settings_of(module: str) -> set[str]:
+    from dataclasses import fields  # noqa: PLC0415
+    from importlib import import_module  # noqa: PLC0415
+
+    package, name = {
+        "services.auth": ("services.auth.settings", "AuthSettings"),
+        "services.symbols": ("services.symbols.settings", "SymbolsSettings"),
+        "services.ingest": ("services.ingest.settings", "IngestSettings"),
+        "services.ingest.worker": ("services.ingest.settings", "WorkerSettings"),
+    }[module]
+    client = {"MDW_TLS_CA_FILE"}
+    return client | {item.name.upper() for item in fields(getattr(import_module(package), name))}
+
+
+def _edges(policy: Manifest) -> set[tuple[Any, Any, Any]]:
+    chosen = _names(policy["spec"]["podSelector"])
+    edges = set()
+    for rule in policy["spec"].get("egress", ()):
+        edges |= {(one, _peer(to), port["port"]) for one in chosen for to in rule["to"] for port in rule["ports"]}
+    for rule in policy["spec"].get("ingress", ()):
+        edges |= {
+            (source, one, port["port"])
+            for one in chosen
+            for origin in rule["from"]
+            for source in _sources(origin)
+            for port in rule["ports"]
+        }
+    return edges
+
+
+def _names(selector: Manifest) -> list[str]:
+    if selector.get("matchLabels", {}).get("app.kubernetes.io/part-of"):
+        return ["all"]
+    names = [value for rule in selector.get("matchExpressions", ()) for value in rule["values"]]
+    names += [selector["matchLabels"]["app.kubernetes.io/name"]] if "matchLabels" in selector else []
+    return ["all"] if set(names) == set(PROCESSES) else names
+
+
+def _peer(to: Manifest) -> str:
+    if "ipBlock" in to:
+        return "provider"
+    if "namespaceSelector" in to:
+        return "dns"
+    labels = to["podSelector"]["matchLabels"]
+    return "database" if "cnpg.io/cluster" in labels else str(labels["app.kubernetes.io/name"])
+
+
+def _sources(origin: Manifest) -> list[str]:
+    if "namespaceSelector" in origin:
+        return ["clients" if "mdw-client" in origin["namespaceSelector"]["matchLabels"] else "prometheus"]
+    return _names(origin["podSelector"])
