@@ -7,13 +7,14 @@ import secrets
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
-from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins
+from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins, with_login
+from migrator import runner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,10 +44,9 @@ class PostgresServer:
 
     def url(self, database: str, user: str | None = None) -> str:
         """Returns the URL of a database for one of the roles, default the admin."""
-        parts = urlsplit(self.admin_url)
-        host = parts.netloc.rpartition("@")[2]
-        login = parts.netloc.rpartition("@")[0] if user is None else f"{user}:{quote(self.passwords[user], safe='')}"
-        return urlunsplit(parts._replace(netloc=f"{login}@{host}", path=f"/{database}"))
+        if user is None:
+            return urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{database}"))
+        return with_login(self.admin_url, user, self.passwords[user], database)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,6 @@ async def empty_database(postgres: PostgresServer) -> AsyncIterator[str]:
 @pytest.fixture(scope="session")
 async def database(postgres: PostgresServer) -> AsyncIterator[MigratedDatabase]:
     """The session's migrated database; `clean` empties it before each test that uses it."""
-    from migrator import runner  # noqa: PLC0415
-
     name = await _new_database(postgres)
     await runner.up(postgres.url(name, OWNER))
     auth, symbols, ingest = (postgres.url(name, login) for login in LOGINS)

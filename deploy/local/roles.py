@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,3 +43,11 @@ async def ensure_database(conn: asyncpg.Connection, name: str, owner: str = OWNE
 
 async def _run(conn: asyncpg.Connection, template: str, *names: str) -> None:
     await conn.execute(await conn.fetchval(template, *names))
+
+
+def with_login(url: str, login: str, password: str, database: str = "") -> str:
+    """Returns the URL of the same server for another login, and another database if one is named."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    path = f"/{quote(database)}" if database else parts.path
+    return urlunsplit(parts._replace(netloc=f"{quote(login)}:{quote(password, safe='')}@{host}", path=path))
