@@ -31,7 +31,7 @@ def name_job() -> None:
 
 def render(overlay: str) -> str:
     """Returns an overlay's manifests as kubectl would apply them; raises CalledProcessError."""
-    command = [TOOLS / "kubectl", "kustomize", K8S / "overlays" / overlay]
+    command: list[str | Path] = [TOOLS / "kubectl", "kustomize", K8S / "overlays" / overlay]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

@@ -161,8 +161,11 @@ def test_network_policies_allow_exactly_the_edges_that_exist(overlay) -> None:
 
 
 def _config(overlay: list[Manifest]) -> dict[str, str]:
-    return next(one for one in _of_kind(overlay, "ConfigMap") if one["metadata"]["name"].startswith("mdw-") and
-                "DRAIN_SECONDS" in one["data"])["data"]
+    return next(
+        one
+        for one in _of_kind(overlay, "ConfigMap")
+        if one["metadata"]["name"].startswith("mdw-") and "DRAIN_SECONDS" in one["data"]
+    )["data"]
 
 
 def _settings_of(module: str) -> set[str]:
