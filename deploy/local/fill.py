@@ -48,8 +48,9 @@ async def fill(client: AsyncClient, console: Console, start: date | None) -> Bac
         task = progress.add_task("", total=None, bars=0, ticker="")
 
         def show(done: ingest_pb2.Progress) -> None:
-            shown = {"bars": _bars(done), "ticker": done.current_ticker}
-            progress.update(task, total=done.slices_total, completed=done.slices_done, **shown)
+            progress.update(
+                task, total=done.slices_total, completed=done.slices_done, bars=_bars(done), ticker=done.current_ticker
+            )
 
         return await _follow(client, started, show)
 
