@@ -115,8 +115,21 @@ class Sessions:
         return int(end - first)
 
     def held(self, days: IntArray) -> int:
-        """Counts the sessions among ascending days, each once."""
-        return int(np.isin(self.days, days, assume_unique=False).sum())
+        """Counts the sessions among these days, each once."""
+        return int(np.isin(self.days, days).sum())
+
+    def days_within(self, start_ms: int, end_ms: int, *, daily: bool) -> tuple[int, int]:
+        """Returns the first day and the end day (exclusive) of the sessions that a span of bars touches.
+
+        Of daily bars these are the sessions whose dates lie in it, of minutes those whose regular hours it meets.
+        """
+        if daily:
+            return start_ms // DAY_MS, -(-end_ms // DAY_MS)
+        first = int(np.searchsorted(self.close_ms, start_ms, "right"))
+        end = int(np.searchsorted(self.open_ms, end_ms))
+        if first >= end:
+            return 0, 0
+        return int(self.days[first]), int(self.days[end - 1]) + 1
 
     def regular(self, ts: IntArray) -> BoolArray:
         """Says which instants lie in the regular hours of a session."""

@@ -41,9 +41,8 @@ _MINUTE_MS = 60_000
 # Deductions in hundredths, since 1.0 - 0.15 is not 0.85 in every order of subtraction.
 _DEDUCTIONS = {MOVE: 30, GAP: 20, VOLUME_HIGH: 10, VOLUME_LOW: 15}
 _VALIDATED = 85
-_FLAG_VALUES = 32
 _HUNDREDTHS = np.array(
-    [100 - sum(less for bit, less in _DEDUCTIONS.items() if flags & bit) for flags in range(_FLAG_VALUES)], np.int64
+    [100 - sum(less for bit, less in _DEDUCTIONS.items() if flags & bit) for flags in range(JUDGED + 1)], np.int64
 )
 _QUALITY = _HUNDREDTHS / 100
 
@@ -231,12 +230,14 @@ def _context_on_basis(
 
 def quality(flags: FlagArray) -> FloatArray:
     """Returns the quality of each bar, 0.25 to 1.0, which depends on its flags alone."""
-    return _QUALITY[flags]
+    scores: FloatArray = _QUALITY[flags & JUDGED]
+    return scores
 
 
 def validated(flags: FlagArray) -> BoolArray:
     """Says which bars have a quality of at least 0.85."""
-    return _HUNDREDTHS[flags] >= _VALIDATED
+    good: BoolArray = _HUNDREDTHS[flags & JUDGED] >= _VALIDATED
+    return good
 
 
 def context_after(before: Context, bars: Columns) -> Context:

@@ -132,16 +132,14 @@ def _meanings(text: str, asset_class: int) -> tuple[tickers.Spelling, ...] | Mdw
 def _pick(text: str, meanings: Sequence[tickers.Spelling], holders: dict[str, list[Symbol]]) -> Symbol | MdwError:
     """Returns who holds a ticker, or else held it last; past holders count only where there is no present one."""
     held = [
-        (until, symbol)
+        (until, meaning, symbol)
         for meaning in meanings
         for symbol in holders.get(meaning.ticker, ())
         if (until := symbol.held_until(meaning.asset_class, meaning.ticker))
     ]
-    present = [(until, symbol) for until, symbol in held if until == date.max]
-    last_of_class: dict[int, Symbol] = {
-        symbol.asset_class: symbol for _, symbol in sorted(present or held, key=lambda pair: pair[0])
-    }
-    candidates = list({symbol.symbol_id: symbol for symbol in last_of_class.values()}.values())
+    present = [found for found in held if found[0] == date.max]
+    last_of = {meaning: symbol for _, meaning, symbol in sorted(present or held, key=lambda found: found[0])}
+    candidates = list({symbol.symbol_id: symbol for symbol in last_of.values()}.values())
     if not candidates:
         return NotFound("SYMBOL_NOT_FOUND", f"there is no symbol {text}", ticker=text)
     return candidates[0] if len(candidates) == 1 else _ambiguous(text, candidates)

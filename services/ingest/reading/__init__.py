@@ -1,0 +1,1 @@
+"""Turns stored bars into the answers to questions about them."""

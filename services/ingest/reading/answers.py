@@ -1,0 +1,128 @@
+"""What a series answers to a question, block by block, and the account of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from services.ingest.calendar import EVERY_DAY, XNYS, Sessions, days_of_minutes
+from services.ingest.quality import quality
+from services.ingest.reading.blocks import Block, join
+from services.ingest.reading.rollup import Roller, Windows
+from services.ingest.timeframes import DAY_MS
+from services.kit.tickers import CRYPTO
+
+if TYPE_CHECKING:
+    from services.ingest.columns import IntArray
+    from services.ingest.store.snapshots import Snapshot
+    from services.ingest.timeframes import Timeframe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Says what is asked of each series; start inclusive, end exclusive, in milliseconds as the bars' ts."""
+
+    timeframe: Timeframe
+    start_ms: int
+    end_ms: int
+    snapshot: Snapshot
+    min_quality: float = 0.0
+    regular: bool = False
+    newest_first: bool = False
+
+    @property
+    def as_of_ms(self) -> int:
+        return int(self.snapshot.as_of.timestamp() * 1000)
+
+    @property
+    def plain(self) -> bool:
+        """Says whether the answer is the stored bars as they are."""
+        return not (self.timeframe.derived or self.regular or self.min_quality > 0)
+
+
+def calendar_of(asset_class: int) -> str:
+    """Returns the name of the calendar that symbols of a class trade by."""
+    return EVERY_DAY if asset_class == CRYPTO else XNYS
+
+
+@dataclass(slots=True)
+class Account:
+    """Counts what a series has in a span: stored bars by session, and those that were left out."""
+
+    sessions: Sessions
+    daily: bool
+    stored: int = 0
+    filtered: int = 0
+    sessions_present: int = 0
+    first_day: int | None = None
+    last_day: int | None = None
+    _edge: int | None = None
+
+    def note(self, ts: IntArray) -> None:
+        """Counts stored bars; each block must follow the one before, in either order of time."""
+        if not len(ts):
+            return
+        days = ts // DAY_MS if self.daily else days_of_minutes(ts, self.sessions.calendar)
+        days = days[np.concatenate([[True], days[1:] != days[:-1]])]
+        first, last = int(min(days[0], days[-1])), int(max(days[0], days[-1]))
+        self.stored += len(ts)
+        self.sessions_present += self.sessions.held(days[days != self._edge] if self._edge is not None else days)
+        self.first_day = first if self.first_day is None else min(first, self.first_day)
+        self.last_day = last if self.last_day is None else max(last, self.last_day)
+        self._edge = int(days[-1])
+
+    def start_after(self, day: int | None) -> None:
+        """Leaves a session out that an earlier page has counted."""
+        self._edge = day
+
+
+class SeriesAnswer:
+    """Turns the stored bars of one series into the bars that were asked for."""
+
+    def __init__(self, question: Question, sessions: Sessions) -> None:
+        timeframe = question.timeframe
+        self._question = question
+        self._regular = question.regular and not timeframe.daily and sessions.calendar != EVERY_DAY
+        self._sessions = sessions
+        self._windows = Windows(timeframe, sessions, regular=self._regular) if timeframe.derived else None
+        self._roller = self._new_roller()
+        self.account = Account(sessions, timeframe.daily)
+
+    def push(self, block: Block) -> Block:
+        """Takes the next stored bars, ascending within the block, and returns what they settle, ascending."""
+        kept = self.keep(block)
+        return kept if self._roller is None else self._roller.push(kept)
+
+    def keep(self, block: Block) -> Block:
+        """Counts stored bars and returns those that go into the answer."""
+        ts = block.bars.ts
+        self.account.note(ts[::-1] if self._question.newest_first else ts)
+        if self._regular:
+            block = block.take(self._sessions.regular(ts))
+        if self._question.min_quality > 0:
+            good = quality(block.flags) >= self._question.min_quality
+            self.account.filtered += len(block) - int(good.sum())
+            block = block.take(good)
+        return block
+
+    def finish(self) -> Block:
+        """Returns what was left open when there are no more stored bars."""
+        return join([]) if self._roller is None else self._roller.finish()
+
+    @property
+    def unsettled(self) -> IntArray:
+        """Returns the times of the bars that wait for the rest of their window."""
+        return join([]).bars.ts if self._roller is None else self._roller.waiting
+
+    def end_of(self, start_ms: int) -> int:
+        """Returns the first instant after the bar that starts here."""
+        return start_ms + 1 if self._windows is None else int(self._windows.ends(np.array([start_ms]))[0])
+
+    def _new_roller(self) -> Roller | None:
+        if self._windows is None:
+            return None
+        question = self._question
+        end_ms = min(question.end_ms, question.as_of_ms)
+        return Roller(self._windows, start_ms=question.start_ms, end_ms=end_ms, newest_first=question.newest_first)

@@ -1,0 +1,62 @@
+"""A BarService in this process, with a key that may read bars."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import grpc
+
+from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
+from services.ingest.bar_servicer import BarServicer
+from services.ingest.settings import IngestSettings
+from services.kit.db import Database
+from services.kit.paging import PageTokens
+from services.kit.recorder import Recorder
+from services.kit.remote import RemoteAuthenticator
+from services.kit.schema import RequiredSchema
+from services.kit.server import Server
+from tests.support import auth_serving, environment, make_key, serving, with_key
+
+
+class Bars:
+    """Calls the service with its key."""
+
+    def __init__(self, channel, secret):
+        self.stub = bars_pb2_grpc.BarServiceStub(channel)
+        self.metadata = with_key(secret)
+
+    async def list(self, **fields):
+        return await self.stub.ListBars(bars_pb2.ListBarsRequest(**fields), metadata=self.metadata, timeout=10)
+
+    async def pages(self, **fields):
+        """Follows the tokens to the end."""
+        found = [await self.list(**fields)]
+        while found[-1].next_page_token:
+            found.append(await self.list(**fields, page_token=found[-1].next_page_token))
+        return found
+
+
+@asynccontextmanager
+async def bars_serving(database):
+    service_key = await make_key(database, "service", name="ingest")
+    async with auth_serving(database) as auth_target:
+        variables = environment(database.ingest_url, auth_target=auth_target, service_key=service_key)
+        settings = IngestSettings.from_environment(variables)
+        db = await Database.open(settings.database_url, size=4)
+        channel = grpc.aio.insecure_channel(auth_target)
+        server = Server(
+            settings,
+            service="ingest",
+            db=db,
+            recorder=Recorder(db, service="ingest"),
+            authenticator=RemoteAuthenticator(channel, settings.read_service_key),
+            schema=RequiredSchema(version=4),
+        )
+        tokens = PageTokens()
+        servicer = BarServicer(db, tokens)
+        server.add(servicer, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
+        server.prepare(lambda: tokens.load(db, "ingest"))
+        server.prepare(servicer.prepare)
+        server.on_close(channel.close)
+        async with serving(server) as target, grpc.aio.insecure_channel(target) as own:
+            yield Bars(own, await make_key(database, "bars.read"))
