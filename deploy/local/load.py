@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from random import Random
@@ -21,16 +22,16 @@ SEED = 20_000_101
 SESSION_MINUTES = 390
 MINUTE = 60_000
 OPENING = time(9, 30)
+WEEK = timedelta(days=7)
 
 
 class LoadMarket:
     """Tickers LOAD00000, LOAD00001, ... with one bar a session and 390 a session of minutes, `last` inclusive."""
 
     def __init__(self, tickers: int, first: date, last: date) -> None:
-        calendar = exchange_calendars.get_calendar(
-            "XNYS", start=first - timedelta(days=7), end=last + timedelta(days=7)
-        )
-        self._sessions = [stamp.date() for stamp in calendar.sessions_in_range(str(first), str(last))]
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # the library's own, of pandas
+            calendar = exchange_calendars.get_calendar("XNYS", start=first - WEEK, end=last + WEEK)
+            self._sessions = [stamp.date() for stamp in calendar.sessions_in_range(str(first), str(last))]
         self.listings = [Listing(f"LOAD{index:05}", "stocks", row=_row(index)) for index in range(tickers)]
         self._names = {listing.ticker for listing in self.listings}
 

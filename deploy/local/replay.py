@@ -205,7 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     replay = Replay(
         key=os.environ.get("REPLAY_KEY", "replay"),
-        market=_load_market(options.load) if options.load else None,
+        market=read_market(options.load) if options.load else None,
         port=options.port,
         plan=Plan(options.requests_per_minute, options.plan_years),
         faults=options.faults,
@@ -214,7 +214,8 @@ def main() -> None:
         asyncio.run(_serve_forever(replay))
 
 
-def _load_market(text: str) -> Market:
+def read_market(text: str) -> Market:
+    """Returns the made-up market of TICKERS:FIRST:LAST."""
     from deploy.local.load import LoadMarket  # noqa: PLC0415 - its calendar takes a second to import
 
     tickers, first, last = text.split(":")

