@@ -28,6 +28,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,18 @@ class Stream(Protocol[T_co]):
 
     def take(self, message: Any) -> Iterable[T_co]:
         """Hands on what of a message the caller gets."""
+
+
+class Collection(Stream[T], Protocol[T, V_co]):
+    """A stream of which something is made as it comes."""
+
+    def keep(self, item: T) -> None: ...
+
+    def result(self) -> V_co:
+        """Returns what was made, once the stream has ended."""
+
+    def abandon(self) -> None:
+        """Lets go of what was kept: the stream failed."""
 
 
 class Connection(Protocol):
@@ -120,6 +134,15 @@ class Blocking:
                 raise error
             time.sleep(wait)
 
+    def collect(self, collection: Collection[T, V_co]) -> V_co:
+        try:
+            for item in self.stream(collection):
+                collection.keep(item)
+        except BaseException:
+            collection.abandon()
+            raise
+        return collection.result()
+
     def _error(self, raised: grpc.RpcError, method: str) -> CallError:
         return from_rpc_error(raised, self._connection.target(method))
 
@@ -171,6 +194,15 @@ class Asynchronous:
                 raise error
             await asyncio.sleep(wait)
 
+    async def collect(self, collection: Collection[T, V_co]) -> V_co:
+        try:
+            async for item in self.stream(collection):
+                collection.keep(item)
+        except BaseException:
+            collection.abandon()
+            raise
+        return collection.result()
+
     def _error(self, raised: grpc.aio.AioRpcError, method: str) -> CallError:
         return from_rpc_error(raised, self._connection.target(method))
 
@@ -182,10 +214,8 @@ class Part(Generic[R]):
         self.runner = runner
 
 
-class _Method:
+class Method:
     """A method of a part in two forms; the descriptor picks the one of the part it is read from."""
-
-    runner: str
 
     def __init__(self, describe: Callable[..., Any]) -> None:
         self._describe = describe
@@ -194,23 +224,27 @@ class _Method:
         parameters = list(signature.parameters.values())[1:]
         self._signature = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
-    def _bind(self, part: Any) -> Any:
+    def run(self, runner: Any, described: Any) -> Any:
+        """Returns what the method returns, for what its body said."""
+        raise NotImplementedError
+
+    def bind(self, part: Any) -> Any:
         if part is None:
             return self
-        run = getattr(part.runner, self.runner)
 
         @functools.wraps(self._describe)
         def method(*args: Any, **kwargs: Any) -> Any:
-            return run(self._describe(part, *args, **kwargs))
+            return self.run(part.runner, self._describe(part, *args, **kwargs))
 
         method.__signature__ = self._signature  # type: ignore[attr-defined] # what help() shows
         return method
 
 
-class operation(_Method, Generic[P, T]):  # noqa: N801 # used as a decorator
+class operation(Method, Generic[P, T]):  # noqa: N801 # used as a decorator
     """A method that is one call."""
 
-    runner = "call"
+    def run(self, runner: Any, described: Any) -> Any:
+        return runner.call(described)
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
         super().__init__(describe)
@@ -222,13 +256,14 @@ class operation(_Method, Generic[P, T]):  # noqa: N801 # used as a decorator
     @overload
     def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, part: Any, owner: type) -> Any:
-        return self._bind(part)
+        return self.bind(part)
 
 
-class listing(_Method, Generic[P, T]):  # noqa: N801 # used as a decorator
+class listing(Method, Generic[P, T]):  # noqa: N801 # used as a decorator
     """A method that iterates over a list, page after page as they are needed."""
 
-    runner = "pages"
+    def run(self, runner: Any, described: Any) -> Any:
+        return runner.pages(described)
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Pages[T]]) -> None:
         super().__init__(describe)
@@ -240,13 +275,14 @@ class listing(_Method, Generic[P, T]):  # noqa: N801 # used as a decorator
     @overload
     def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, AsyncIterator[T]]: ...
     def __get__(self, part: Any, owner: type) -> Any:
-        return self._bind(part)
+        return self.bind(part)
 
 
-class subscription(_Method, Generic[P, T]):  # noqa: N801 # used as a decorator
+class subscription(Method, Generic[P, T]):  # noqa: N801 # used as a decorator
     """A method that iterates over a stream, taken up again where it breaks."""
 
-    runner = "stream"
+    def run(self, runner: Any, described: Any) -> Any:
+        return runner.stream(described)
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Stream[T]]) -> None:
         super().__init__(describe)
@@ -258,4 +294,23 @@ class subscription(_Method, Generic[P, T]):  # noqa: N801 # used as a decorator
     @overload
     def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, AsyncIterator[T]]: ...
     def __get__(self, part: Any, owner: type) -> Any:
-        return self._bind(part)
+        return self.bind(part)
+
+
+class collection(Method, Generic[P, V]):  # noqa: N801 # used as a decorator
+    """A method that returns what is made of a whole stream, taken up again where it breaks."""
+
+    def run(self, runner: Any, described: Any) -> Any:
+        return runner.collect(described)
+
+    def __init__(self, describe: Callable[Concatenate[Any, P], Collection[Any, V]]) -> None:
+        super().__init__(describe)
+
+    @overload
+    def __get__(self, part: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, part: Part[Blocking], owner: type) -> Callable[P, V]: ...
+    @overload
+    def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, Coroutine[Any, Any, V]]: ...
+    def __get__(self, part: Any, owner: type) -> Any:
+        return self.bind(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from mdw_client.backfills import Backfills, Rejects
+from mdw_client.bars import BarReads
 from mdw_client.calls import Asynchronous, Blocking
 from mdw_client.channel import DEFAULT_TIMEOUT, aio_channel, channel
 from mdw_client.connection import Connection
@@ -83,6 +84,7 @@ class Client(_Settled):
         self.symbols = Symbols(runner)
         self.backfills = Backfills(runner)
         self.rejects = Rejects(runner)
+        self.bars = BarReads(runner)
 
     def channel(self, service: str) -> grpc.Channel:
         """Returns the channel to auth, symbols or ingest, for the stubs of `mdw` themselves."""
@@ -112,6 +114,7 @@ class AsyncClient(_Settled):
         self.symbols = Symbols(runner)
         self.backfills = Backfills(runner)
         self.rejects = Rejects(runner)
+        self.bars = BarReads(runner)
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """Returns the channel to auth, symbols or ingest, for the stubs of `mdw` themselves."""

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool, message_factory
 
+from mdw_client.bars import STREAM
+from mdw_client.columns import decode
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
@@ -63,9 +66,9 @@ class Connection:
     def _new_callable(self, method: str) -> Any:
         channel = self.channel(_service(method))
         rpc = descriptor_pool.Default().FindMethodByName(method.strip("/").replace("/", "."))
-        answer = message_factory.GetMessageClass(rpc.output_type)
+        read = decode if method == STREAM else message_factory.GetMessageClass(rpc.output_type).FromString
         make = channel.unary_stream if rpc.server_streaming else channel.unary_unary
-        return make(method, request_serializer=_serialize, response_deserializer=answer.FromString)
+        return make(method, request_serializer=_serialize, response_deserializer=read)
 
 
 def _serialize(request: Message) -> bytes:

@@ -1,4 +1,4 @@
-# ruff: noqa: N818 # named as the statuses are
+# named as the statuses are
 """The exceptions of the client: one family, with the code, the reason and the details of every refused call.
 
 MdwError
