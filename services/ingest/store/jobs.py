@@ -220,11 +220,11 @@ async def read_progress(conn: Connection, backfill_ids: Iterable[UUID]) -> dict[
     """Returns the sums over the slices; nothing for a job without slices."""
     wanted = list(backfill_ids)
     rows = await conn.fetch(PROGRESS, wanted) if wanted else []
-    found = {}
-    for row in rows:
-        values = dict(row)
-        found[values.pop("backfill_id")] = Progress(**values)
-    return found
+    return {row["backfill_id"]: _progress(row) for row in rows}
+
+
+def _progress(row: asyncpg.Record) -> Progress:
+    return Progress(**{name: value for name, value in row.items() if name != "backfill_id"})
 
 
 def not_found(backfill_id: UUID) -> NotFound:
