@@ -1,0 +1,280 @@
+"""Writes parts: one answer's bars with all that follows from them, in one transaction and five round trips.
+
+Lock order: the write's advisory lock, the slice, the series, bars, revisions, sessions, the commit lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from services.ingest.calendar import date_of
+from services.ingest.merge import Answer, Held, Neighbourhood, Outcome, append, merge
+from services.ingest.quality import NO_CONTEXT, WINDOW, FlagArray, decode_tail, judge
+from services.ingest.store import origins, refused, rows
+from services.ingest.store.instants import from_ms, to_ms, to_us
+from services.kit.db import roll_back
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    from services.ingest.columns import Columns, IntArray
+    from services.ingest.slices import SliceSpan
+    from services.ingest.store.refused import Reject
+    from services.ingest.store.slices import Claim
+    from services.kit.db import Connection, Database
+
+# On a table that was never analysed the planner would scan the whole series for twenty bars, and sort it.
+BEGIN = """
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_sort = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off
+"""
+
+BEGIN_RANGE = """
+SELECT last_ts, tail, newer_from, newer_to
+FROM ingest.begin_range($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+
+READ = """
+(SELECT {columns}
+ FROM ingest.bars
+ WHERE symbol_id = {symbol_id}
+   AND timeframe = {timeframe}
+   AND ts < {start}
+ ORDER BY ts DESC
+ LIMIT {window})
+UNION ALL
+(SELECT {columns}
+ FROM ingest.bars
+ WHERE symbol_id = {symbol_id}
+   AND timeframe = {timeframe}
+   AND ts >= {start}
+   AND ts < {end}
+ ORDER BY ts
+ LIMIT {limit})
+UNION ALL
+(SELECT {columns}
+ FROM ingest.bars
+ WHERE symbol_id = {symbol_id}
+   AND timeframe = {timeframe}
+   AND ts >= {end}
+ ORDER BY ts
+ LIMIT {window})
+"""
+
+KEEP_VERSIONS = """
+INSERT INTO ingest.bar_revisions (
+  ts, open, high, low, close, vwap, volume, symbol_id, trade_count, write_id, ended_write_id, timeframe, flags)
+SELECT b.ts, b.open, b.high, b.low, b.close, b.vwap, b.volume, b.symbol_id, b.trade_count, b.write_id, $3, b.timeframe,
+       b.flags
+FROM unnest($4::timestamptz[]) AS u (ts)
+JOIN ingest.bars b ON b.symbol_id = $1 AND b.timeframe = $2 AND b.ts = u.ts
+"""
+
+CHANGE = """
+UPDATE ingest.bars b
+SET open = u.open, high = u.high, low = u.low, close = u.close, vwap = u.vwap, volume = u.volume,
+    trade_count = u.trade_count, flags = u.flags, write_id = $3
+FROM unnest($4::timestamptz[], $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::float8[], $10::float8[],
+            $11::integer[], $12::smallint[])
+  AS u (ts, open, high, low, close, vwap, volume, trade_count, flags)
+WHERE b.symbol_id = $1
+  AND b.timeframe = $2
+  AND b.ts = u.ts
+"""
+
+END_RANGE = """
+SELECT ingest.end_range($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                        $21, $22, $23, $24, $25, $26)
+"""
+
+MOST_STORED = 100_000
+"""A part that would read more stored bars than this covers only their span: memory stays bounded."""
+
+_VALUES = ("open", "high", "low", "close", "vwap", "volume", "trade_count")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one answer brings: possible bars, ascending, each time once, and impossible ones.
+
+    It answers the span up to until_ms, exclusive; `done` when the slice ends there.
+    """
+
+    claim: Claim
+    span: SliceSpan
+    bars: Columns
+    rejects: Sequence[Reject]
+    until_ms: int
+
+    @property
+    def done(self) -> bool:
+        return self.until_ms >= self.span.end_ms
+
+    def cut(self, until_ms: int) -> Part:
+        """Returns the part up to an earlier time; what lies behind it is asked for again."""
+        kept = self.bars.take(slice(0, int(np.searchsorted(self.bars.ts, until_ms))))
+        return replace(self, bars=kept, rejects=[one for one in self.rejects if one.ts < until_ms], until_ms=until_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a part did, and the state it left the slice in."""
+
+    state: int
+    inserted: int
+    updated: int
+    unchanged: int
+    rejected: int
+    until_ms: int
+
+
+async def write(db: Database, part: Part) -> Written | None:
+    """Writes a part; None when the slice is no longer the claim's, and nothing is written then."""
+    # Before the transaction: the first WINDOW flags are judged again once the bars before are known.
+    flags = judge(part.bars, NO_CONTEXT)
+    async with db.connection() as conn:
+        await conn.execute(BEGIN)
+        try:
+            head = await _begin(conn, part)
+            written = await _write(conn, part, head, flags) if head else None
+            await conn.execute("COMMIT" if written else "ROLLBACK")
+        except BaseException:
+            await roll_back(conn)
+            raise
+    return written
+
+
+async def _begin(conn: Connection, part: Part) -> asyncpg.Record | None:
+    claim = part.claim
+    return await conn.fetchrow(
+        BEGIN_RANGE,
+        claim.slice_id,
+        claim.token,
+        claim.write_id,
+        claim.key.symbol_id,
+        claim.key.timeframe,
+        claim.fetch_time,
+        from_ms(part.span.start_ms),
+        from_ms(part.until_ms),
+    )
+
+
+async def _write(conn: Connection, part: Part, head: asyncpg.Record, flags: FlagArray) -> Written:
+    newer = [
+        (to_ms(start), to_ms(end)) for start, end in zip(head["newer_from"] or (), head["newer_to"] or (), strict=True)
+    ]
+    last = head["last_ts"]
+    if not newer and (last is None or to_ms(last) < part.span.start_ms):
+        outcome = append(part.bars, decode_tail(head["tail"]), flags)
+    else:
+        part, stored = await _read(conn, part)
+        answer = Answer(part.bars, to_us(part.claim.fetch_time), newer)
+        outcome = merge(answer, stored)
+        await origins.note(conn, part.claim, outcome)
+    await _store(conn, part.claim, outcome)
+    new_rejects = await refused.keep(conn, part.claim, part.rejects)
+    state = await conn.fetchval(END_RANGE, *_ending(part, outcome, new_rejects))
+    return Written(state, len(outcome.inserted), outcome.updated, outcome.unchanged, len(part.rejects), part.until_ms)
+
+
+async def _read(conn: Connection, part: Part) -> tuple[Part, Neighbourhood]:
+    """Reads what is stored around the part's span; cuts the part if that is too much for one."""
+    while True:
+        held = await _copy_out(conn, part)
+        start, end = (int(at) for at in np.searchsorted(held.bars.ts, (part.span.start_ms, part.until_ms)))
+        if end - start <= MOST_STORED:
+            break
+        part = part.cut(int(held.bars.ts[start + MOST_STORED]))
+    own = held.take(slice(start, end))
+    known = await origins.read(conn, part.claim.key, own)
+    return part, Neighbourhood(held.take(slice(0, start)), own, held.take(slice(end, len(held))), known)
+
+
+async def _copy_out(conn: Connection, part: Part) -> Held:
+    pieces: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        pieces.append(piece)
+
+    sql = READ.format(
+        columns=", ".join(rows.COLUMNS),
+        symbol_id=int(part.claim.key.symbol_id),
+        timeframe=int(part.claim.key.timeframe),
+        start=rows.literal(part.span.start_ms),
+        end=rows.literal(part.until_ms),
+        window=WINDOW,
+        limit=MOST_STORED + 1,
+    )
+    await conn.copy_from_query(sql, output=take, format="binary")
+    held = rows.decode(b"".join(pieces))
+    # The bars before the span come newest first.
+    return held.take(np.argsort(held.bars.ts, kind="stable"))
+
+
+async def _store(conn: Connection, claim: Claim, outcome: Outcome) -> None:
+    if len(outcome.changed):
+        times = [from_ms(ms) for ms in outcome.changed.bars.ts.tolist()]
+        key = (claim.key.symbol_id, claim.key.timeframe, claim.write_id, times)
+        await conn.execute(KEEP_VERSIONS, *key)
+        values = (getattr(outcome.changed.bars, name).tolist() for name in _VALUES)
+        await conn.execute(CHANGE, *key, *values, outcome.changed.flags.tolist())
+    if len(outcome.inserted):
+        data = rows.encode(outcome.inserted, claim.key, claim.write_id)
+        await conn.copy_to_table(
+            "bars", schema_name="ingest", columns=rows.COLUMNS, source=_whole(data), format="binary"
+        )
+
+
+async def _whole(data: bytes) -> Any:
+    yield data
+
+
+def _ending(part: Part, outcome: Outcome, new_rejects: int) -> tuple[Any, ...]:
+    """Returns the arguments of END_RANGE."""
+    claim, span, inserted = part.claim, part.span, outcome.inserted.bars
+    first_day, end_day = span.answered(part.until_ms)
+    touched = outcome.touched
+    sessions, by_day = _sessions(span, inserted.ts)
+    return (
+        claim.slice_id,
+        claim.write_id,
+        claim.key.symbol_id,
+        claim.key.timeframe,
+        span.sessions.calendar,
+        len(inserted),
+        outcome.updated,
+        outcome.unchanged,
+        len(part.rejects),
+        new_rejects,
+        outcome.validated,
+        *((from_ms(int(inserted.ts[at])) for at in (0, -1)) if len(inserted) else (None, None)),
+        *((from_ms(ms) for ms in touched) if touched else (None, None)),
+        outcome.tail,
+        sessions,
+        *by_day,
+        claim.fetch_time,
+        from_ms(span.start_ms),
+        from_ms(part.until_ms),
+        date_of(first_day),
+        date_of(end_day),
+        part.done,
+    )
+
+
+def _sessions(span: SliceSpan, ts: IntArray) -> tuple[int, tuple[list[Any], list[int], list[int]]]:
+    """Returns what inserted bars add: sessions of daily ones, or by day the bars, and the regular ones, of minutes."""
+    if span.daily:
+        return span.sessions.held(span.days(ts)), ([], [], [])
+    days, at = np.unique(span.days(ts), return_inverse=True)
+    regular = np.bincount(at, weights=span.sessions.regular(ts), minlength=len(days)).astype(np.int64)
+    counts = np.bincount(at, minlength=len(days))
+    return 0, ([date_of(day) for day in days.tolist()], counts.tolist(), regular.tolist())

@@ -1,0 +1,156 @@
+"""The worker: a process of its own that brings in bars, one slice at a time. `python -m services.ingest.worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from services.ingest.fetching import Fetcher
+from services.ingest.owners import is_gone, my_name
+from services.ingest.polygon import Polygon
+from services.ingest.store import sessions, slices
+from services.ingest.store.limiter import Limiter
+from services.ingest.worker_settings import WorkerSettings
+from services.kit import log as logging
+from services.kit.background import Background
+from services.kit.db import Database
+from services.kit.errors import MdwError, Unavailable
+from services.kit.schema import RequiredSchema, SchemaError, wait_for_schema
+from services.kit.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.get(__name__)
+
+SCHEMA = RequiredSchema(
+    version=5,
+    columns=("ingest.bars.flags", "ingest.bar_revisions.ended_write_id", "ingest.absent_bars.fetch_time"),
+    functions=("ingest.claim_slice", "ingest.begin_range", "ingest.end_range", "ingest.give_up"),
+)
+
+IDLE_SECONDS = 0.25
+"""How soon new work is seen."""
+
+REAP_SECONDS = 2.0
+# A grant may become free earlier than it seems: the setting of another replica, or one given back.
+_LONGEST_LIMIT_WAIT = 5.0
+_LONGEST_PAUSE = 10.0
+# A part of 50,000 bars takes a fraction of this, on a slow disk, too.
+_COMMAND_SECONDS = 60.0
+
+
+class Worker:
+    """Takes slices until it is stopped."""
+
+    def __init__(
+        self, *, db: Database, fetcher: Fetcher, limiter: Limiter, lease: timedelta, owner: str | None = None
+    ) -> None:
+        self._db = db
+        self._fetcher = fetcher
+        self._limiter = limiter
+        self._lease = lease
+        self._owner = owner or my_name()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Lets the part under way end, gives back what is only asked for, and takes nothing more."""
+        self._stopping.set()
+        self._fetcher.interrupt()
+
+    async def run(self) -> None:
+        """Works until stopped; survives a database that is away."""
+        while not self._stopping.is_set():
+            try:
+                wait = await self.step()
+            except Unavailable as error:
+                log.warning("database_away", error=error.message)
+                wait = error.retry_after
+            except MdwError as error:
+                log.warning("step_failed", reason=error.reason, error=error.message)
+                wait = 1.0
+            if wait:
+                await self._pause(wait)
+
+    async def step(self) -> float:
+        """Takes a grant, then a slice, and brings it on; returns how long to wait before the next."""
+        if not await slices.has_due(self._db):
+            return IDLE_SECONDS
+        grant = await self._limiter.take()
+        if grant is None:
+            return min(max(await self._limiter.wait(), 0.01), _LONGEST_LIMIT_WAIT)
+        claim = await slices.claim(self._db, self._owner, self._lease)
+        if claim is None:
+            await self._limiter.give_back(grant)
+            return IDLE_SECONDS
+        await self._fetcher.handle(claim, grant)
+        troubles = self._fetcher.troubles
+        return min(IDLE_SECONDS * 2.0 ** min(troubles, 30), _LONGEST_PAUSE) if troubles else 0
+
+    async def reap(self) -> int:
+        """Frees slices of workers that are lost; returns how many."""
+        freed = await slices.free_lost(self._db, is_gone)
+        if freed:
+            log.warning("slices_freed", count=freed)
+        return freed
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = lambda _: None) -> None:
+    """Runs a worker until SIGTERM or SIGINT."""
+    db = await Database.open(
+        settings.database_url,
+        size=3,
+        application_name="mdw ingest worker",
+        pooler=settings.database_pooler,
+        command_timeout=_COMMAND_SECONDS,
+    )
+    polygon = Polygon(settings.polygon_base_url, settings.polygon_api_key, timeout=settings.request_seconds)
+    background = Background()
+    try:
+        await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
+        limiter = Limiter(db, settings.polygon_requests_per_minute)
+        await limiter.prepare()
+        fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=await sessions.load(db))
+        worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=timedelta(seconds=settings.lease_seconds))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        background.every(REAP_SECONDS, "reap", worker.reap)
+        background.start()
+        log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
+        ready(worker)
+        await worker.run()
+    finally:
+        await background.stop()
+        await polygon.close()
+        await db.close()
+    log.info("worker_stopped")
+
+
+def main() -> int:
+    try:
+        settings = WorkerSettings.from_environment()
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - before there is a log
+        return 2
+    logging.configure(level=settings.log_level, form=settings.log_format)
+    try:
+        uvloop.run(serve(settings))
+    except SchemaError as error:
+        log.error("schema_unfit", error=str(error))  # noqa: TRY400 - the message is all there is to say
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

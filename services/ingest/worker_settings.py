@@ -1,0 +1,38 @@
+"""Settings of a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.kit.settings import Settings, SettingsError, secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings(Settings):
+    """What `python -m services.ingest.worker` reads."""
+
+    database_url: str = secret()
+    database_pooler: bool = False
+    schema_wait_seconds: float = 60.0
+    polygon_api_key: str = secret()
+    polygon_base_url: str = "https://api.polygon.io"
+    polygon_requests_per_minute: int = 5
+    """0: no limit."""
+    lease_seconds: float = 60.0
+    """A slice whose worker is silent for so long goes to another; longer than an answer and its part take."""
+    request_seconds: float = 30.0
+    log_level: str = "INFO"
+    log_format: str = ""
+
+    def check(self) -> None:
+        super().check()
+        if not self.polygon_base_url.startswith(("http://", "https://")):
+            raise SettingsError("POLYGON_BASE_URL: is no http:// or https:// URL")
+        if self.polygon_requests_per_minute < 0:
+            raise SettingsError("POLYGON_REQUESTS_PER_MINUTE: is negative; 0 means no limit")
+        if not 0 < self.request_seconds < self.lease_seconds:
+            raise SettingsError("REQUEST_SECONDS: must be above 0 and below LEASE_SECONDS")
+        if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise SettingsError(f"LOG_LEVEL: {self.log_level!r} is none of DEBUG, INFO, WARNING, ERROR")
+        if self.log_format not in ("", "json", "console"):
+            raise SettingsError(f"LOG_FORMAT: {self.log_format!r} is neither json nor console")
