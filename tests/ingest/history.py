@@ -1,4 +1,4 @@
-"""Writes versions of bars by the protocol of the writers, one write at a time or several at once, for tests of reads."""
+"""Writes versions of bars by the writers' protocol, one write at a time or several at once, for tests of reads."""
 
 from __future__ import annotations
 
