@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from mdw.ingest.v1 import ingest_pb2
+from mdw.ingest.v1 import bars_pb2, ingest_pb2
 from mdw_client.channel import aio_channel
+from services.ingest.bar_servicer import BarServicer
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.servicer import IngestServicer
 from services.ingest.settings import IngestSettings
@@ -56,6 +57,9 @@ async def build(settings: IngestSettings) -> Server:
     tokens = PageTokens()
     server.prepare(lambda: tokens.load(db, "ingest"))
     _add_ingest(server, settings, tokens)
+    bars = BarServicer(db, tokens)
+    server.add(bars, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
+    server.prepare(bars.prepare)
     return server
 
 
