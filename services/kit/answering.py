@@ -31,14 +31,15 @@ from services.kit.errors import (
     Unimplemented,
 )
 from services.kit.limits import KeyLimits, PeerThrottle
-from services.kit.log import get, redact
+from services.kit.log import CallLines, get, redact
 from services.kit.scopes import allows
 from services.kit.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     import grpc
+    from google.protobuf.message import Message
 
     from services.kit.authn import Authenticator
     from services.kit.methods import Method
@@ -57,6 +58,7 @@ DENIAL_SECONDS = 0.05
 
 VERSION_METADATA = ("x-mdw-version", VERSION)
 STREAM_STARTED = "STREAM_STARTED"
+_CREDENTIALS = frozenset({"x-api-key", "x-api-key-bin", "authorization", "authorization-bin"})
 _AFTER_COMMIT = ("COMMIT_UNKNOWN", "CALLER_GONE", "DEADLINE_PASSED")
 
 
@@ -78,6 +80,7 @@ class Answering:
         self._metrics = metrics
         self._throttle = throttle or PeerThrottle()
         self._open = 0
+        self._lines = CallLines()
         self.ready: Callable[[], bool] = lambda: True
         """False until the schema is verified: calls are answered UNAVAILABLE."""
         self.recheck_seconds = RECHECK_SECONDS
@@ -88,38 +91,42 @@ class Answering:
 
     async def unary(self, method: Method, body: bytes, context: Context) -> bytes:
         """Answers a call of one answer."""
-        call = _begin(method.name, method.scopes, context)
+        call, credentials = _begin(method.name, method.scopes, context)
         self._open += 1
         error: MdwError | None = None
         answer = b""
         try:
-            answer = await self._run_unary(call, method, body, context)
+            await self._identify(call, credentials)
+            self._authorize(call)
+            request = self._parse(call, method, body)
+            answer = (await method.function(request, context)).SerializeToString()
         except BaseException as raised:  # noqa: BLE001 - the guard: everything becomes a status
             error = self._judge(call, raised)
-        finally:
-            self._open -= 1
         await self._end(call, method, context, error)
         return answer
 
     async def stream(self, method: Method, body: bytes, context: Context) -> None:
         """Answers a call of many answers."""
-        call = _begin(method.name, method.scopes, context)
+        call, credentials = _begin(method.name, method.scopes, context)
         self._open += 1
         error: MdwError | None = None
         try:
-            await self._run_stream(call, method, body, context)
+            await self._identify(call, credentials)
+            key = self._authorize(call)
+            request = self._parse(call, method, body)
+            with self._limits.stream(key):
+                await self._send(call, method.function(request, context), context)
         except BaseException as raised:  # noqa: BLE001 - the guard: everything becomes a status
             error = self._judge(call, raised)
-        finally:
-            self._open -= 1
         await self._end(call, method, context, error)
 
     async def unknown(self, path: str, context: Context) -> None:
         """Answers a call of a method that does not exist: strangers hear what they hear everywhere."""
-        call = _begin(path, (), context)
+        call, credentials = _begin(path, (), context)
+        self._open += 1
         error: MdwError = Unimplemented("METHOD_UNKNOWN", "there is no such method")
         try:
-            await self._identify(call, context)
+            await self._identify(call, credentials)
         except BaseException as raised:  # noqa: BLE001 - the guard: everything becomes a status
             error = self._judge(call, raised)
         await self._end(call, None, context, error)
@@ -129,51 +136,49 @@ class Answering:
         call = Call(method=path.rpartition("/")[2])
         self._recorder.floods.count(entries.entry(call, Cancelled.code, "REQUEST_UNREAD"))
 
-    async def _run_unary(self, call: Call, method: Method, body: bytes, context: Context) -> bytes:
-        await self._identify(call, context)
-        self._authorize(call)
+    def _parse(self, call: Call, method: Method, body: bytes) -> Message:
         request = method.parse(body)
-        call.request_id = call.request_id or getattr(request, "request_id", "")
+        if method.has_request_id:
+            call.request_id = call.request_id or getattr(request, "request_id", "")
         call.begun = True
-        answer = await method.function(request, context)
-        return bytes(answer.SerializeToString())
+        return request
 
-    async def _run_stream(self, call: Call, method: Method, body: bytes, context: Context) -> None:
-        await self._identify(call, context)
-        key = self._authorize(call)
-        request = method.parse(body)
-        with self._limits.stream(key):
-            call.begun = True
-            watch = asyncio.create_task(self._watch(call, asyncio.current_task()))
-            try:
-                async with aclosing(method.function(request, context)) as messages:
-                    async for message in messages:
-                        if not call.started:
-                            await self._start_stream(call)
-                        call.messages += 1
-                        await context.write(message if isinstance(message, bytes) else message.SerializeToString())
-            finally:
-                watch.cancel()
+    async def _send(self, call: Call, messages: AsyncGenerator[Any, None], context: Context) -> None:
+        """Sends a stream's messages while its key counts."""
+        watch = asyncio.create_task(self._watch(call, asyncio.current_task()))
+        try:
+            async with aclosing(messages):
+                async for message in messages:
+                    if not call.started:
+                        await self._start_stream(call)
+                    call.messages += 1
+                    await context.write(message if isinstance(message, bytes) else message.SerializeToString())
+        finally:
+            watch.cancel()
 
-    async def _identify(self, call: Call, context: Context) -> None:
+    async def _identify(self, call: Call, credentials: authn.Credentials) -> None:
         """Finds the key of a call; raises Unauthenticated, or Unavailable if nobody can say."""
         self._admit()
         try:
-            call.key = await self._find_key(call, authn.secret_of(context.invocation_metadata() or ()))
+            secret = credentials.secret()
+            key = self._authenticator.cached(keys.digest(secret)) or await self._find_key(call, secret)
+            call.key = key
+            call.key_preview = key.preview
+            if key.allowed_peers and not key.admits(call.peer):
+                raise Unauthenticated("PEER_NOT_ALLOWED")
         except Unauthenticated:
             self._throttle.check(call.peer)
             self._throttle.failed(call.peer)
             raise
 
     async def _find_key(self, call: Call, secret: str) -> Principal:
+        if not keys.is_well_formed(secret):
+            raise Unauthenticated("KEY_MALFORMED")
         call.key_preview = keys.preview(secret)
-        if not self._authenticator.knows(secret):
-            self._throttle.check(call.peer)
+        self._throttle.check(call.peer)
         key = await self._authenticator.find(secret)
         if key is None:
             raise Unauthenticated("KEY_UNKNOWN")
-        if not key.admits(call.peer):
-            raise Unauthenticated("PEER_NOT_ALLOWED")
         return key
 
     def _admit(self) -> None:
@@ -241,6 +246,7 @@ class Answering:
         try:
             error = await self._settle(call, method, error, wait=gone is None)
         finally:
+            self._open -= 1
             self._note(call, method, error)
         if gone is not None and isinstance(gone.__cause__, asyncio.CancelledError):
             raise gone.__cause__  # grpc.aio leaks memory when a cancellation is swallowed
@@ -282,38 +288,47 @@ class Answering:
         return entries.entry(call, code, reason, messages=messages, count=0 if counted else 1)
 
     def _note(self, call: Call, method: Method | None, error: MdwError | None) -> None:
-        code = status.name(error.code if error else 0)
+        code = "OK" if error is None else status.name(error.code)
         seconds = time.monotonic() - call.start
         self._metrics.ended(method, code, seconds, call.messages)
-        fields: dict[str, Any] = {
-            "method": entries.clean(call.method, 200),
+        fields = {
+            "method": call.method,
             "code": code,
             "ms": round(seconds * 1e3, 2),
+            "key": call.key_id,
+            "peer": call.peer,
+            "call_id": call.call_id,
         }
         if error is not None:
             fields["reason"] = error.audit_reason
         if call.messages:
             fields["messages"] = call.messages
         if call.request_id:
-            fields["request_id"] = entries.clean(call.request_id, 100)
-        log.info("call", key=str(call.key_id or ""), peer=call.peer, call_id=str(call.call_id), **fields)
+            fields["request_id"] = call.request_id
+        self._lines.write(fields)
 
 
-def _begin(method: str, scopes: tuple[str, ...], context: Context) -> Call:
+def _begin(method: str, scopes: tuple[str, ...], context: Context) -> tuple[Call, authn.Credentials]:
     """Makes the call current; each RPC has a task of its own, whose context ends with it."""
+    call = Call(method=method, scopes=scopes, peer=_peer(context))
     remaining = context.time_remaining()
-    call = Call(method=method, scopes=scopes)
     if remaining is not None:
         call.deadline = call.start + remaining
-    try:
-        call.peer = calls.address(context.peer())
-    except UnicodeDecodeError:
-        call.peer = ""
+    credentials = authn.Credentials()
     for name, value in context.invocation_metadata() or ():
-        if name == "x-request-id" and isinstance(value, str):
-            call.request_id = value
+        if name in _CREDENTIALS:
+            credentials.take(name, value)
+        elif name == "x-request-id" and isinstance(value, str):
+            call.request_id = entries.clean(value, 100)
     calls.enter(call)
-    return call
+    return call, credentials
+
+
+def _peer(context: Context) -> str:
+    try:
+        return calls.address(context.peer())
+    except UnicodeDecodeError:
+        return ""
 
 
 def _gone(call: Call, cause: BaseException) -> MdwError:

@@ -16,7 +16,7 @@ from services.kit import keys
 from services.kit.errors import Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from services.kit.principals import Principal
 
@@ -29,13 +29,13 @@ LOOKUP_SECONDS = 2.0
 
 
 class Authenticator(Protocol):
-    """Finds the principal of a well-formed secret; None if there is none that counts."""
+    """Finds the principal of a secret; None if there is none that counts."""
+
+    def cached(self, digest: bytes) -> Principal | None:
+        """Returns what is known of a key without asking anybody."""
 
     async def find(self, secret: str) -> Principal | None:
         """Raises Unavailable if nobody can say."""
-
-    def knows(self, secret: str) -> bool:
-        """Says whether `find` would answer a hit without asking anybody."""
 
 
 @dataclass(slots=True)
@@ -63,9 +63,9 @@ class KeyCache:
         self._asking: dict[bytes, asyncio.Task[Principal | None]] = {}
         self._generation = 0
 
-    def knows(self, secret: str) -> bool:
-        known = self._known.get(keys.digest(secret))
-        return known is not None and known.principal is not None
+    def cached(self, digest: bytes) -> Principal | None:
+        known = self._known.get(digest)
+        return known.principal if known is not None and known.until > time.monotonic() else None
 
     async def find(self, secret: str) -> Principal | None:
         digest = keys.digest(secret)
@@ -115,23 +115,32 @@ class KeyCache:
             self._known.popitem(last=False)
 
 
-def secret_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Returns the one well-formed key in a call's metadata; raises Unauthenticated for none, several, a broken one."""
-    found = []
-    for name, value in metadata:
+class Credentials:
+    """What a call brought to prove who it is. Not more than one key, or none counts."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: list[str | bytes] = []
+
+    def take(self, name: str, value: str | bytes) -> None:
+        """Looks at one metadata pair."""
         if name == "x-api-key":
-            found.append(value)
+            self._found.append(value)
         elif name == "authorization":
-            found.append(_bearer(value))
+            self._found.append(_bearer(value))
         elif name in ("x-api-key-bin", "authorization-bin"):
+            self._found.append(b"")
+
+    def secret(self) -> str:
+        """Returns the key's text, whose form nobody has looked at; raises Unauthenticated for none or several."""
+        if not self._found:
+            raise Unauthenticated("KEY_MISSING")
+        if len(self._found) > 1:
+            raise Unauthenticated("KEY_TWICE")
+        if not isinstance(self._found[0], str):
             raise Unauthenticated("KEY_MALFORMED")
-    if not found:
-        raise Unauthenticated("KEY_MISSING")
-    if len(found) > 1:
-        raise Unauthenticated("KEY_TWICE")
-    if not isinstance(found[0], str) or not keys.is_well_formed(found[0]):
-        raise Unauthenticated("KEY_MALFORMED")
-    return found[0]
+        return self._found[0]
 
 
 def _bearer(value: str | bytes) -> str | bytes:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
+import uuid
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+
+from asyncpg.pgproto.pgproto import UUID  # a uuid.UUID that is made and printed several times as fast
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -18,33 +21,44 @@ if TYPE_CHECKING:
 NOBODY: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True, kw_only=True)
 class Call:
-    """One RPC as the audit sees it. The kit makes it, sets the key once it is known, and hands it on."""
+    """One RPC as the audit sees it. The kit makes it, sets the key once it is known, and hands it on.
 
-    method: str
-    scopes: tuple[str, ...] = ()
-    peer: str = ""
-    """The caller's address without its port; empty if it has none."""
-    request_id: str = ""
-    call_id: UUID = field(default_factory=uuid4)
+    What most calls never set stands on the class: a call is made for every RPC.
+    """
+
     key: Principal | None = None
     key_preview: str = ""
-    start: float = field(default_factory=time.monotonic)
     deadline: float | None = None
     """On the monotonic clock; None if the caller gave none."""
-    recorded: bool = False
-    """True once a committed audit row says how the call ended."""
-    messages: int = 0
+
     begun: bool = False
     """True once the handler runs: what is refused before that may come in floods."""
+
     started: bool = False
     """True once a stream's first row is committed."""
+
+    recorded: bool = False
+    """True once a committed audit row says how the call ended."""
+
+    messages: int = 0
     ended_by: MdwError | None = None
     """Why the kit itself ended a stream."""
 
+    def __init__(self, *, method: str, scopes: tuple[str, ...] = (), peer: str = "", request_id: str = "") -> None:
+        self.method = method
+        self.scopes = scopes
+        self.peer = peer
+        """The caller's address without its port; empty if it has none."""
+        self.request_id = request_id
+        self.call_id = new_id()
+        self.start = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"Call({self.method}, {self.call_id})"
+
     @property
-    def key_id(self) -> UUID | None:
+    def key_id(self) -> uuid.UUID | None:
         return self.key.key_id if self.key else None
 
     @property
@@ -60,6 +74,14 @@ class Call:
         if self.deadline is None:
             return at_most
         return max(0.0, min(at_most, self.deadline - time.monotonic()))
+
+
+def new_id() -> UUID:
+    """Returns a random UUID (version 4)."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return UUID(bytes(raw))
 
 
 _current: ContextVar[Call] = ContextVar("mdw_call")
@@ -82,10 +104,15 @@ def leave(token: Token[Call]) -> None:
 
 def address(peer: str) -> str:
     """Returns the plain address of what gRPC calls a peer (`ipv4:10.0.0.7:55012`, `ipv6:%5B::1%5D:55012`), else ''."""
-    kind, _, rest = peer.partition(":")
+    return _address(peer.rpartition(":")[0])
+
+
+@lru_cache(maxsize=4_096)
+def _address(without_port: str) -> str:
+    kind, _, rest = without_port.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return ""
-    host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
+    host = rest.replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
     try:
         parsed = ipaddress.ip_address(host)
     except ValueError:

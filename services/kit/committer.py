@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 log = get(__name__)
 
 MAX_BATCH = 512
+QUIET_TURNS = 4
+"""So many turns of the event loop without a new row end the gathering: under load rows arrive in nearly every turn."""
+
+GATHER_SECONDS = 0.005
 COMMAND_SECONDS = 2.0
 GIVE_UP_SECONDS = 2.0
 """After this a waiting call is answered UNAVAILABLE; its row is still written when the database is back."""
@@ -96,12 +100,23 @@ class Committer:
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
+                await self._gather()
                 self._rotate()
                 self._flight = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
                 await self._commit(self._flight)
                 self._flight = []
         finally:
             self._die()
+
+    async def _gather(self) -> None:
+        """Lets calls join that are about to end: waits while rows still arrive, and only a few turns of the loop."""
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + GATHER_SECONDS
+        quiet = 0
+        while quiet < QUIET_TURNS and len(self._queue) < MAX_BATCH and loop.time() < limit:
+            before = len(self._queue)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == before else 0
 
     async def drain(self, seconds: float) -> None:
         """Waits until all rows are committed, at most so long."""

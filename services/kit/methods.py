@@ -35,6 +35,7 @@ class Method:
     scopes: tuple[str, ...]
     recorded: bool
     streaming: bool
+    has_request_id: bool
     request_type: type[Message]
     function: Callable[[Any, Any], Any]
 
@@ -67,6 +68,7 @@ def _method(servicer: object, service: ServiceDescriptor, descriptor: MethodDesc
         scopes=declared.scopes,
         recorded=declared.recorded,
         streaming=descriptor.server_streaming,
+        has_request_id="request_id" in descriptor.input_type.fields_by_name,
         request_type=GetMessageClass(descriptor.input_type),
         function=function,
     )
