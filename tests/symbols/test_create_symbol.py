@@ -9,19 +9,8 @@ import pytest
 
 from mdw.symbols.v1 import symbols_pb2 as pb
 from mdw.type.v1 import type_pb2 as types
-from tests.support import info, reason, violations
-
-STOCK, ETF, CRYPTO = types.ASSET_CLASS_STOCK, types.ASSET_CLASS_ETF, types.ASSET_CLASS_CRYPTO
-
-
-def request(ticker: str, asset_class: int = STOCK, request_id: str = "", **fields) -> pb.CreateSymbolRequest:
-    return pb.CreateSymbolRequest(
-        symbol=pb.NewSymbol(ticker=ticker, asset_class=asset_class, **fields), request_id=request_id
-    )
-
-
-async def create(symbols, ticker: str, asset_class: int = STOCK, **fields) -> pb.Symbol:
-    return (await symbols.CreateSymbol(request(ticker, asset_class, **fields))).symbol
+from tests.support import info, violations
+from tests.symbols.making import CRYPTO, ETF, create, get, refusal, request
 
 
 async def test_a_symbol_is_what_was_said_of_it(symbols):
@@ -51,11 +40,9 @@ async def test_all_spellings_of_a_pair_meet_in_one_symbol(symbols, spelling):
     made = await create(symbols, spelling, CRYPTO)
     assert (made.ticker, made.provider_ticker) == ("BTC-USD", "X:BTCUSD")
     for other in ("BTC", "BTCUSD", "BTC-USD", "X:BTCUSD"):
-        found = await symbols.GetSymbol(pb.GetSymbolRequest(ticker=other, asset_class=CRYPTO))
-        assert found.symbol.symbol_id == made.symbol_id
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await create(symbols, other, CRYPTO)
-        assert info(refused.value).metadata["symbol_id"] == str(made.symbol_id)
+        assert (await get(symbols, other, asset_class=CRYPTO)).symbol_id == made.symbol_id
+        refused = await refusal(create(symbols, other, CRYPTO), "SYMBOL_EXISTS")
+        assert info(refused).metadata["symbol_id"] == str(made.symbol_id)
 
 
 async def test_class_shares_and_preferreds_keep_case_and_dots(symbols):
@@ -68,28 +55,21 @@ async def test_class_shares_and_preferreds_keep_case_and_dots(symbols):
 async def test_a_stock_and_the_coin_of_the_same_name_never_meet(symbols):
     """BTC alone could be either and says so; with its class it is one of the two."""
     coin, stock = await create(symbols, "BTC", CRYPTO), await create(symbols, "BTC")
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await symbols.GetSymbol(pb.GetSymbolRequest(ticker="BTC"))
-    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert reason(refused.value) == "SYMBOL_AMBIGUOUS"
-    candidates = info(refused.value).metadata["candidates"]
+    refused = await refusal(get(symbols, "BTC"), "SYMBOL_AMBIGUOUS")
+    assert refused.code() == grpc.StatusCode.FAILED_PRECONDITION
+    candidates = info(refused).metadata["candidates"]
     assert f"BTC (stock, symbol_id {stock.symbol_id})" in candidates
     assert f"BTC-USD (crypto, symbol_id {coin.symbol_id})" in candidates
     for made in (coin, stock):
-        named = pb.GetSymbolRequest(ticker="BTC", asset_class=made.asset_class)
-        assert (await symbols.GetSymbol(named)).symbol.symbol_id == made.symbol_id
+        assert (await get(symbols, "BTC", asset_class=made.asset_class)).symbol_id == made.symbol_id
 
 
 async def test_creating_again_says_which_symbol_there_is(symbols):
     """ALREADY_EXISTS with the id, in the details too."""
     made = await create(symbols, "SPY", ETF)
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await create(symbols, "SPY", ETF, list_date="1993-01-29")
-    assert refused.value.code() == grpc.StatusCode.ALREADY_EXISTS
-    assert (reason(refused.value), info(refused.value).metadata["symbol_id"]) == (
-        "SYMBOL_EXISTS",
-        str(made.symbol_id),
-    )
+    refused = await refusal(create(symbols, "SPY", ETF, list_date="1993-01-29"), "SYMBOL_EXISTS")
+    assert refused.code() == grpc.StatusCode.ALREADY_EXISTS
+    assert info(refused).metadata["symbol_id"] == str(made.symbol_id)
 
 
 async def test_the_same_request_id_gives_the_first_answer(symbols, admin_db):
@@ -104,17 +84,14 @@ async def test_a_request_id_belongs_to_one_request(symbols):
     """With another request it is refused, and nothing is made."""
     request_id = str(uuid4())
     await symbols.CreateSymbol(request("NVDA", request_id=request_id))
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await symbols.CreateSymbol(request("AMD", request_id=request_id))
-    assert reason(refused.value) == "REQUEST_ID_REUSED"
+    await refusal(symbols.CreateSymbol(request("AMD", request_id=request_id)), "REQUEST_ID_REUSED")
 
 
 async def test_a_refused_request_leaves_its_request_id_free(symbols):
     """What changed nothing may be put right and sent again under the same id."""
     request_id = str(uuid4())
     await create(symbols, "AMD")
-    with pytest.raises(grpc.aio.AioRpcError):
-        await symbols.CreateSymbol(request("AMD", request_id=request_id))
+    await refusal(symbols.CreateSymbol(request("AMD", request_id=request_id)), "SYMBOL_EXISTS")
     assert (await symbols.CreateSymbol(request("INTC", request_id=request_id))).symbol.ticker == "INTC"
 
 
@@ -143,22 +120,16 @@ async def test_a_refused_request_leaves_its_request_id_free(symbols):
 )
 async def test_what_breaks_a_rule_is_named(symbols, fields, field):
     """INVALID_ARGUMENT names the field."""
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await symbols.CreateSymbol(request(**{"ticker": "AAPL", **fields}))
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert (reason(refused.value), violations(refused.value)) == ("FIELD_INVALID", [field])
+    refused = await refusal(symbols.CreateSymbol(request(**{"ticker": "AAPL", **fields})), "FIELD_INVALID")
+    assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(refused) == [field]
 
 
 async def test_all_that_is_wrong_is_said_at_once(symbols):
     """One answer names every field."""
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await create(symbols, "aapl", figi="x", from_date="soon", timeframes=[3])
-    assert violations(refused.value) == [
-        "symbol.ticker",
-        "symbol.timeframes[0]",
-        "symbol.figi",
-        "symbol.from_date",
-    ]
+    wrong = create(symbols, "aapl", figi="x", from_date="soon", timeframes=[3])
+    refused = await refusal(wrong, "FIELD_INVALID")
+    assert violations(refused) == ["symbol.ticker", "symbol.timeframes[0]", "symbol.figi", "symbol.from_date"]
 
 
 async def test_a_ticker_may_change_hands(symbols):
@@ -166,21 +137,16 @@ async def test_a_ticker_may_change_hands(symbols):
     fund = await create(symbols, "META", ETF, from_date="2021-06-30", to_date="2022-01-28")
     meta = await create(symbols, "META", from_date="2022-06-09")
     for day, holder in (("2021-07-01", fund), ("2023-01-03", meta), ("", meta)):
-        found = await symbols.GetSymbol(pb.GetSymbolRequest(ticker="META", date=day))
-        assert found.symbol.symbol_id == holder.symbol_id
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await symbols.GetSymbol(pb.GetSymbolRequest(ticker="META", date="2022-03-01"))
-    assert reason(refused.value) == "SYMBOL_NOT_FOUND"
+        assert (await get(symbols, "META", date=day)).symbol_id == holder.symbol_id
+    await refusal(get(symbols, "META", date="2022-03-01"), "SYMBOL_NOT_FOUND")
 
 
 async def test_days_that_another_symbol_holds_are_refused(symbols):
     """TICKER_TAKEN names the symbol, also of another class: both would want the same bars of the provider."""
     meta = await create(symbols, "META", from_date="2022-06-09")
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await create(symbols, "META", ETF)
-    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert reason(refused.value) == "TICKER_TAKEN"
-    assert dict(info(refused.value).metadata) == {"symbol_id": str(meta.symbol_id), "ticker": "META"}
+    refused = await refusal(create(symbols, "META", ETF), "TICKER_TAKEN")
+    assert refused.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert dict(info(refused).metadata) == {"symbol_id": str(meta.symbol_id), "ticker": "META"}
 
 
 async def test_a_delisted_symbol_gives_its_ticker_up(symbols):
@@ -188,5 +154,4 @@ async def test_a_delisted_symbol_gives_its_ticker_up(symbols):
     old = await create(symbols, "X", delist_date="2015-03-31")
     new = await create(symbols, "X", from_date="2015-04-01")
     assert [span.to_date for span in old.tickers] == ["2015-03-31"]
-    found = await symbols.GetSymbol(pb.GetSymbolRequest(ticker="X"))
-    assert found.symbol.symbol_id == new.symbol_id
+    assert (await get(symbols, "X")).symbol_id == new.symbol_id

@@ -51,46 +51,49 @@ CROSS JOIN LATERAL (
 ORDER BY w.n
 """
 
-# The ticker shown is the present one, else the last one held, else the first one to come.
+# The ticker shown is the present one, else the last one held, else the first one to come. The bounds stand without OR, so
+# that a page reads its own rows of tickers_in_order and no others.
 PAGE = """
-SELECT s.symbol_id, s.asset_class, t.ticker
-FROM symbols.symbols s
-CROSS JOIN LATERAL (
-  SELECT ticker COLLATE "C" AS ticker
-  FROM symbols.tickers, (SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date AS today) d
-  WHERE symbol_id = s.symbol_id
-  ORDER BY from_date > today, abs(from_date - today)
-  LIMIT 1
-) t
-WHERE ($1::smallint IS NULL OR s.asset_class = $1)
-  AND (NOT $2::bool OR s.active)
-  AND ($3::smallint IS NULL
-       OR EXISTS (SELECT FROM ingest.series_figures f WHERE f.symbol_id = s.symbol_id AND f.state = $3)
-       OR $3 = 1 AND EXISTS (
+SELECT t.symbol_id, t.asset_class, t.ticker
+FROM symbols.tickers t
+JOIN symbols.symbols s USING (symbol_id)
+WHERE (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::text COLLATE "C", $3::int)
+  AND t.asset_class <= $4::smallint
+  AND t.from_date = (
+    SELECT shown.from_date
+    FROM symbols.tickers shown
+    WHERE shown.symbol_id = t.symbol_id
+    ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+             abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
+    LIMIT 1)
+  AND (NOT $5::bool OR s.active)
+  AND ($6::smallint IS NULL
+       OR EXISTS (SELECT FROM ingest.series_figures f WHERE f.symbol_id = s.symbol_id AND f.state = $6)
+       OR $6 = 1 AND EXISTS (
          SELECT timeframe FROM unnest(s.timeframes) AS kept(timeframe)
          EXCEPT
          SELECT f.timeframe FROM ingest.series_figures f WHERE f.symbol_id = s.symbol_id))
-  AND ($4::text = ''
-       OR strpos(lower(s.name), lower($4)) > 0
+  AND ($7::text = ''
+       OR strpos(lower(s.name), lower($7)) > 0
        OR EXISTS (
          SELECT FROM symbols.tickers held
          WHERE held.symbol_id = s.symbol_id
-           AND (starts_with(lower(held.ticker), lower($4))
-                OR starts_with(lower(held.provider_ticker), lower($4))
-                OR starts_with(lower(held.provider_ticker), 'x:' || lower($4)))))
-  AND ($5::date IS NULL
-       OR coalesce(s.list_date, $5) <= $5 AND coalesce(s.delist_date, $5) >= $5
+           AND (starts_with(lower(held.ticker), lower($7))
+                OR starts_with(lower(held.provider_ticker), lower($7))
+                OR starts_with(lower(held.provider_ticker), 'x:' || lower($7)))))
+  AND ($8::date IS NULL
+       OR coalesce(s.list_date, $8) <= $8 AND coalesce(s.delist_date, $8) >= $8
           AND EXISTS (
             SELECT FROM symbols.tickers held
-            WHERE held.symbol_id = s.symbol_id AND held.from_date <= $5 AND coalesce(held.to_date, $5) >= $5))
-  AND ($6::text = '' OR s.exchange = $6)
-  AND ($7::text = '' OR s.type = $7)
-  AND ($8::smallint IS NULL OR (s.asset_class, t.ticker, s.symbol_id) > ($8, $9::text, $10::int))
-ORDER BY s.asset_class, t.ticker, s.symbol_id
+            WHERE held.symbol_id = s.symbol_id AND held.from_date <= $8 AND coalesce(held.to_date, $8) >= $8))
+  AND ($9::text = '' OR s.exchange = $9)
+  AND ($10::text = '' OR s.type = $10)
+ORDER BY t.asset_class, t.ticker COLLATE "C", t.symbol_id
 LIMIT $11
 """
 
 _MAX_ID = 2**31 - 1
+LAST_CLASS = max(CLASSES)
 
 Position = tuple[int, str, int]
 """Where a symbol stands in lists: asset class, ticker, symbol_id."""
@@ -146,14 +149,14 @@ async def page(db: Queries, chosen: Filter, after: Sequence[Any] | None, size: i
     """Returns the positions of so many symbols after one, in order; a size of None means all."""
     rows = await db.fetch(
         PAGE,
-        chosen.asset_class,
+        *(after or start(chosen.asset_class)),
+        chosen.asset_class or LAST_CLASS,
         chosen.active_only,
         chosen.state,
         chosen.search,
         chosen.listed_on,
         chosen.exchange,
         chosen.type,
-        *(after or (None, None, None)),
         size,
     )
     return [(row["asset_class"], row["ticker"], row["symbol_id"]) for row in rows]
@@ -180,6 +183,11 @@ class Symbols:
             shown = positions[:size]
             symbols = await get_all(conn, [symbol_id for _, _, symbol_id in shown])
         return symbols, shown[-1] if len(positions) > size else None
+
+
+def start(asset_class: int | None) -> Position:
+    """Returns the position before all symbols of a class, or of all classes."""
+    return (asset_class or 0, "", 0)
 
 
 def no_such_id(symbol_id: int) -> NotFound:

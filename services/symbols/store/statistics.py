@@ -22,10 +22,11 @@ SELECT s.symbol_id, s.asset_class, t.ticker, f.timeframe, f.state, f.last_error,
        f.first_ordinal, f.last_ordinal, f.closed_ordinal
 FROM symbols.symbols s
 CROSS JOIN LATERAL (
-  SELECT ticker
-  FROM symbols.tickers, (SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date AS today) d
-  WHERE symbol_id = s.symbol_id
-  ORDER BY from_date > today, abs(from_date - today)
+  SELECT shown.ticker
+  FROM symbols.tickers shown
+  WHERE shown.symbol_id = s.symbol_id
+  ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+           abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
   LIMIT 1
 ) t
 LEFT JOIN ingest.series_figures f USING (symbol_id)
@@ -35,19 +36,20 @@ ORDER BY f.timeframe
 
 PAGE = """
 WITH page AS MATERIALIZED (
-  SELECT s.symbol_id, s.asset_class, t.ticker
-  FROM symbols.symbols s
-  CROSS JOIN LATERAL (
-    SELECT ticker COLLATE "C" AS ticker
-    FROM symbols.tickers, (SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date AS today) d
-    WHERE symbol_id = s.symbol_id
-    ORDER BY from_date > today, abs(from_date - today)
-    LIMIT 1
-  ) t
-  WHERE ($1::smallint IS NULL OR s.asset_class = $1)
-    AND (NOT $2::bool OR s.active)
-    AND ($3::smallint IS NULL OR (s.asset_class, t.ticker, s.symbol_id) > ($3, $4::text, $5::int))
-  ORDER BY s.asset_class, t.ticker, s.symbol_id
+  SELECT t.symbol_id, t.asset_class, t.ticker
+  FROM symbols.tickers t
+  JOIN symbols.symbols s USING (symbol_id)
+  WHERE (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::text COLLATE "C", $3::int)
+    AND t.asset_class <= $4::smallint
+    AND t.from_date = (
+      SELECT shown.from_date
+      FROM symbols.tickers shown
+      WHERE shown.symbol_id = t.symbol_id
+      ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+               abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
+      LIMIT 1)
+    AND (NOT $5::bool OR s.active)
+  ORDER BY t.asset_class, t.ticker COLLATE "C", t.symbol_id
   LIMIT $6
 )
 SELECT p.symbol_id, p.asset_class, p.ticker, f.timeframe, f.state, f.last_error, f.last_success_time, f.watermark,
@@ -55,7 +57,7 @@ SELECT p.symbol_id, p.asset_class, p.ticker, f.timeframe, f.state, f.last_error,
        f.first_ordinal, f.last_ordinal, f.closed_ordinal
 FROM page p
 LEFT JOIN ingest.series_figures f USING (symbol_id)
-ORDER BY p.asset_class, p.ticker, p.symbol_id, f.timeframe
+ORDER BY p.asset_class, p.ticker COLLATE "C", p.symbol_id, f.timeframe
 """
 
 CLASSES = """
@@ -92,10 +94,11 @@ SELECT
          ORDER BY behind DESC, symbol_id, timeframe
          LIMIT $1) x
    CROSS JOIN LATERAL (
-     SELECT ticker
-     FROM symbols.tickers t, (SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date AS today) d
-     WHERE t.symbol_id = x.symbol_id
-     ORDER BY from_date > today, abs(from_date - today)
+     SELECT shown.ticker
+     FROM symbols.tickers shown
+     WHERE shown.symbol_id = x.symbol_id
+     ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+              abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
      LIMIT 1
    ) t) AS stalest
 """
@@ -134,7 +137,8 @@ class Statistics:
         self, asset_class: int | None, after: Sequence[Any] | None, size: int, *, active_only: bool
     ) -> tuple[list[SymbolFigures], lookups.Position | None]:
         """Returns a page of symbols, and the position of its last one if there are more."""
-        rows = await self._db.fetch(PAGE, asset_class, active_only, *(after or (None, None, None)), size + 1)
+        bounds = (*(after or lookups.start(asset_class)), asset_class or lookups.LAST_CLASS)
+        rows = await self._db.fetch(PAGE, *bounds, active_only, size + 1)
         symbols = _by_symbol(rows)
         last = symbols[size - 1] if len(symbols) > size else None
         return symbols[:size], (last.asset_class, last.ticker, last.symbol_id) if last else None
