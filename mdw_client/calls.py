@@ -122,8 +122,9 @@ class Blocking:
             messages = self._connection.callable(stream.method)(stream.request())
             try:
                 for message in messages:
-                    tries.progress()
-                    yield from stream.take(message)
+                    for each in stream.take(message):
+                        tries.progress()
+                        yield each
                 return  # noqa: TRY300 # an else block would part it from the loop it ends
             except grpc.RpcError as raised:
                 error = self._error(raised, stream.method)
@@ -181,8 +182,8 @@ class Asynchronous:
             messages = self._connection.callable(stream.method)(stream.request())
             try:
                 async for message in messages:
-                    tries.progress()
                     for each in stream.take(message):
+                        tries.progress()
                         yield each
                 return  # noqa: TRY300 # an else block would part it from the loop it ends
             except grpc.aio.AioRpcError as raised:

@@ -76,7 +76,7 @@ def decode(raw: bytes) -> Message:
         else:
             rest += view[start:end]
     message = StreamBarsResponse.FromString(bytes(rest))
-    return Message(_chunk(message, columns) if columns else None, message)
+    return Message(_chunk(message, columns) if message.symbol_id else None, message)
 
 
 def empty() -> Columns:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mdw.type.v1 import type_pb2
-from mdw_client.columns import Chunk, Columns, concatenate
+from mdw_client.columns import concatenate
 from mdw_client.errors import MdwError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mdw.ingest.v1 import bars_pb2 as pb
+    from mdw_client.columns import Chunk, Columns
 
 BY_DATE = frozenset({type_pb2.TIMEFRAME_1D, type_pb2.TIMEFRAME_1W})
 """The timeframes whose bars are keyed by a date."""
@@ -75,12 +76,13 @@ class Bars:
     @property
     def deleted(self) -> dict[int, NDArray[np.datetime64]]:
         """With `changed_since`: the times of bars that went, by symbol_id."""
-        found: dict[int, Columns] = {}
+        import numpy as np  # noqa: PLC0415 # services use the channels alone and start without it
+
+        found: dict[int, list[Any]] = {}
         for chunk in self._chunks:
             if len(chunk.deleted):
-                before = [found[chunk.symbol_id]] if chunk.symbol_id in found else []
-                found[chunk.symbol_id] = concatenate([*before, {"time": chunk.deleted}])
-        return {symbol_id: column["time"] for symbol_id, column in found.items()}  # type: ignore[misc]
+                found.setdefault(chunk.symbol_id, []).append(chunk.deleted)
+        return {symbol_id: np.unique(np.concatenate(times)) for symbol_id, times in found.items()}
 
     @property
     def replaced(self) -> frozenset[int]:
@@ -144,7 +146,7 @@ class Bars:
             schema={"symbol_id": polars.Int64, "ticker": polars.Categorical},
         )
         frame = polars.DataFrame({"symbol_id": columns.pop("symbol_id"), name: columns.pop("start_time"), **columns})
-        return frame.join(names, on="symbol_id", how="left", maintain_order="left").select(
+        named: pl.DataFrame = frame.join(names, on="symbol_id", how="left", maintain_order="left").select(
             "ticker",
             "symbol_id",
             time.cast(polars.Date) if self.timeframe in BY_DATE else time.dt.replace_time_zone("UTC"),
@@ -153,6 +155,7 @@ class Bars:
             polars.when(polars.col("trade_count") >= 0).then(polars.col("trade_count")).alias("trade_count"),
             "flags",
         )
+        return named
 
     def to_parquet(self, path: str | Path) -> None:
         """Writes a Parquet file; `client.bars.save` does so without holding all bars in memory."""

@@ -54,7 +54,7 @@ class Streams:
         self._broken_since: float | None = None
 
     def progress(self) -> None:
-        """Notes that a message came: the next break starts from new."""
+        """Notes that something new came: the next break starts from new."""
         self._tries = 0
         self._broken_since = None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import os
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,14 +11,15 @@ from mdw_client import AsyncClient, Client
 from services.kit.keys import new_secret
 from tests.mdw_client.warehouse import Warehouse
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
 KEY = new_secret()
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """No variable and no key file of whoever runs the tests reaches a client."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("MDW_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

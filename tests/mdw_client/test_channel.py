@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -16,6 +16,9 @@ from mdw_client.channel import is_loopback
 from mdw_client.credentials import KeyFile, Tls
 from services.kit.errors import FailedPrecondition, Unavailable
 from tests.mdw_client.warehouse import Warehouse, in_turn
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AWAY = Unavailable("DATABASE_UNAVAILABLE", "the database is away", retry_after=1)
 
@@ -138,11 +141,13 @@ async def test_speaks_plaintext_to_other_machines_when_asked() -> None:
         ("[2001:db8::1]:15051", False),
     ],
 )
-def test_knows_which_targets_are_this_machine(target: str, answer: bool) -> None:
+def test_knows_which_targets_are_this_machine(target: str, answer) -> None:
     assert is_loopback(target) is answer
 
 
-def test_a_renewed_key_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse: Warehouse) -> None:
+def test_a_renewed_key_file_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse: Warehouse
+) -> None:
     monkeypatch.setattr(credentials, "_LOOK_AGAIN_SECONDS", 0)
     path = tmp_path / "key"
     path.write_text("first\n")

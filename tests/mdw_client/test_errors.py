@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.status_pb2 import Status
 
 import mdw_client
 from mdw_client import (
@@ -21,8 +24,10 @@ from mdw_client import (
     Violation,
 )
 from mdw_client.errors import DETAILS_KEY, Details, from_rpc_error, read_details
-from services.kit import errors
-from tests.mdw_client.warehouse import Warehouse
+from services.kit import errors, status
+
+if TYPE_CHECKING:
+    from tests.mdw_client.warehouse import Warehouse
 
 CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
@@ -95,11 +100,6 @@ def test_details_that_cannot_be_read_count_as_absent(trailing) -> None:
 
 def test_a_details_type_that_is_unknown_is_passed_over() -> None:
     error = errors.NotFound("KEY_NOT_FOUND", "gone")
-    from google.protobuf.duration_pb2 import Duration
-    from google.rpc.status_pb2 import Status
-
-    from services.kit import status
-
     parsed = Status.FromString(status.details(error))
     parsed.details.add().Pack(Duration(seconds=1))
     assert read_details(((DETAILS_KEY, parsed.SerializeToString()),)).reason == "KEY_NOT_FOUND"
@@ -108,5 +108,10 @@ def test_a_details_type_that_is_unknown_is_passed_over() -> None:
 def test_errors_travel_between_processes() -> None:
     error = NotFound(grpc.StatusCode.NOT_FOUND, "gone", Details("KEY_NOT_FOUND", {"key_id": "7"}), "here:1")
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), copy.code, copy.reason, copy.metadata) == (NotFound, error.code, "KEY_NOT_FOUND", {"key_id": "7"})
+    assert (type(copy), copy.code, copy.reason, copy.metadata) == (
+        NotFound,
+        error.code,
+        "KEY_NOT_FOUND",
+        {"key_id": "7"},
+    )
     assert str(pickle.loads(pickle.dumps(ForkedProcessError()))) == str(ForkedProcessError())

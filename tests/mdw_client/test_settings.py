@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mdw_client import Client, ConfigurationError, Tls
 from mdw_client.settings import address, load
 from services.kit.keys import new_secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY, OTHER = new_secret(), new_secret()
 
@@ -43,7 +46,13 @@ def test_a_service_may_have_a_target_of_its_own() -> None:
 
 
 def test_an_argument_wins_over_every_variable() -> None:
-    environ = {"MDW_TARGET": "a:1", "MDW_AUTH_TARGET": "b:2", "MDW_KEY": OTHER, "MDW_TLS": "1", "MDW_ALLOW_PLAINTEXT": "1"}
+    environ = {
+        "MDW_TARGET": "a:1",
+        "MDW_AUTH_TARGET": "b:2",
+        "MDW_KEY": OTHER,
+        "MDW_TLS": "1",
+        "MDW_ALLOW_PLAINTEXT": "1",
+    }
     settings = load("c:3", key=KEY, tls=False, allow_plaintext=False, environ=environ)
     assert set(settings.targets.values()) == {"c:3"}
     assert (settings.key, settings.tls, settings.allow_plaintext) == (KEY, None, False)

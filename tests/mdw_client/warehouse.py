@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import message_factory
-from google.protobuf.message import Message
 
 from mdw.auth.v1 import auth_pb2
 from mdw.ingest.v1 import bars_pb2, ingest_pb2
 from mdw.symbols.v1 import symbols_pb2
 from services.kit import status
 from services.kit.errors import MdwError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from google.protobuf.message import Message
 
 FILES = (auth_pb2, symbols_pb2, ingest_pb2, bars_pb2)
 SERVICES = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
@@ -32,7 +35,7 @@ class Received:
 
 @dataclass
 class Warehouse:
-    """`answers[method]` is a message, an error to refuse with, or a function of the request; default: an empty answer."""
+    """`answers[method]` is a message, an error to refuse with, or a function of the request; else an empty answer."""
 
     answers: dict[str, Any] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
