@@ -91,7 +91,7 @@ class Slice:
 
     @property
     def requests(self) -> int:
-        return max(1, ceil(self.bars / PAGE_BARS))
+        return estimated_requests(self.bars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ class Plan:
 
     slices: list[Slice] = field(default_factory=list)
     shared: list[int] = field(default_factory=list)
+    shared_requests: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     sessions_held: int = 0
 
@@ -131,6 +132,7 @@ class Plan:
         """Takes over what another plan holds."""
         self.slices += other.slices
         self.shared += other.shared
+        self.shared_requests += other.shared_requests
         self.skipped += other.skipped
         self.sessions_held += other.sessions_held
 
@@ -150,6 +152,8 @@ def plan_series(series: Series, mode: int, days: Sequence[int], first: int, end:
         covered = intersect(wanted, _positions([(one.first, one.end)], days))
         if covered:
             plan.shared.append(one.slice_id)
+            bars = estimated_bars(series.asset_class, series.timeframe, _length(covered))
+            plan.shared_requests += estimated_requests(bars)
             wanted = subtract(wanted, covered)
     plan.slices = list(_cut(series, wanted, days))
     return plan
@@ -198,6 +202,11 @@ def estimated_bars(asset_class: int, timeframe: int, sessions: int) -> int:
     if timeframe == DAY:
         return sessions
     return sessions * (_MINUTES_CRYPTO if asset_class == CRYPTO else _MINUTES_STOCK)
+
+
+def estimated_requests(bars: int) -> int:
+    """Returns about how many requests bring so many bars of one slice."""
+    return max(1, ceil(bars / PAGE_BARS))
 
 
 def estimated_seconds(requests: int, bars: int, *, requests_per_minute: int, workers: int = 1) -> float:

@@ -81,7 +81,7 @@ GROUP BY t.asset_class
 
 NEXT_TURN = "SELECT nextval('ingest.job_turns')"
 
-# Requests before the last of $2 own ones: all of higher priority, and of each job beside it as many as of its own.
+# Requests before the last of $2: all of higher priority, and of each job beside it as many as of its own.
 # Minutes of a stock are 600 a session and 5 of 7 days have one; a request brings 50,000.
 QUEUE = """
 SELECT coalesce(sum(CASE WHEN q.priority > $1 THEN q.requests ELSE least(q.requests, $2) END), 0)::bigint
@@ -266,7 +266,7 @@ class Starts:
     async def _seconds(self, conn: Connection, ask: Ask, plan: Plan) -> float:
         if not plan.slices and not plan.shared:
             return 0.0
-        queue = await conn.fetchval(QUEUE, ask.priority, plan.requests)
+        queue = await conn.fetchval(QUEUE, ask.priority, plan.requests + plan.shared_requests)
         return estimated_seconds(
             queue + plan.requests, plan.bars, requests_per_minute=self._requests_per_minute, workers=self._workers
         )
