@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -35,13 +36,15 @@ async def fill(client: AsyncClient, console: Console, start: date | None) -> Bac
         if error.reason == "NOTHING_TO_DO":
             return None
         raise
+    if not started.progress.slices_total:
+        return None
     if not console.is_terminal:
         return await _follow(client, started, Lines(console).show)
     columns = (
         TextColumn("backfill"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("series   {task.fields[bars]:,} bars   {task.fields[ticker]:8}"),
+        TextColumn("slices   {task.fields[bars]:,} bars   {task.fields[ticker]:8}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -79,7 +82,7 @@ class Lines:
         now = time.monotonic()
         if now - self._last > LINES_SECONDS or done.slices_done == done.slices_total:
             self._last = now
-            self._console.print(f"backfill: {done.slices_done} of {done.slices_total} series, {_bars(done):,} bars")
+            self._console.print(f"backfill: {done.slices_done} of {done.slices_total} slices, {_bars(done):,} bars")
 
 
 def outcome(backfill: Backfill | None) -> str:
@@ -100,8 +103,14 @@ async def table(client: AsyncClient) -> tuple[Table, list[str]]:
     """Returns the table of the active symbols' daily bars, and the tickers that have none."""
     symbols = [symbol async for symbol in client.symbols.list(active_only=True)]
     statistics = await asyncio.gather(*(client.symbols.statistics(symbol.symbol_id) for symbol in symbols))
-    found = Table("symbol", "class", title="Daily bars stored", title_justify="left")
-    for heading in ("bars", "first", "last", "sessions missing", "validated"):
+    found = Table(
+        "symbol",
+        "class",
+        title="Daily bars stored (missing: sessions between the first and the last)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    for heading in ("bars", "first", "last", "missing", "validated"):
         found.add_column(heading, justify="right")
     empty = []
     for symbol, figures in zip(symbols, statistics, strict=True):

@@ -40,16 +40,17 @@ class Run:
 
     async def run(self) -> None:
         """Starts everything, fills and shows it, and serves until cancelled, or not at all with ONCE."""
-        try:
-            await bring_up(self._stack, self._switches, self._say)
-            await self._guarded(self._fill())
-            if not self._switches.once:
-                self._show_how_to_go_on()
-                self.serving = True
-                await self._guarded(asyncio.Event().wait())
-        finally:
-            self._stack.stop()
-            self._state.note_running(None)
+        with self._state.locked():
+            try:
+                await bring_up(self._stack, self._switches, self._say)
+                await self._guarded(self._fill())
+                if not self._switches.once:
+                    self._show_how_to_go_on()
+                    self.serving = True
+                    await self._guarded(asyncio.Event().wait())
+            finally:
+                self._stack.stop()
+                self._state.note_running(None)
 
     async def _fill(self) -> None:
         source = "Polygon gave none" if self._switches.polygon_key else "the replay has none recorded"
@@ -104,9 +105,8 @@ def main() -> int:
     try:
         switches = Switches.from_environment(os.environ)
         state.prepare()
-        with state.locked():
-            run = Run(state, switches)
-            asyncio.run(_until_signalled(run))
+        run = Run(state, switches)
+        asyncio.run(_until_signalled(run))
     except asyncio.CancelledError:
         return 0 if run is not None and run.serving else INTERRUPTED
     except Unauthenticated:

@@ -38,4 +38,4 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_and_one_at_the_end()
     lines = Lines(Console(file=output))
     for count in (1, 2, 3, 15):
         lines.show(ingest_pb2.Progress(slices_done=count, slices_total=15, bars_inserted=count))
-    assert output.getvalue().splitlines() == ["backfill: 1 of 15 series, 1 bars", "backfill: 15 of 15 series, 15 bars"]
+    assert output.getvalue().splitlines() == ["backfill: 1 of 15 slices, 1 bars", "backfill: 15 of 15 slices, 15 bars"]
