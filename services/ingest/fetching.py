@@ -201,17 +201,17 @@ class Fetcher:
     async def _leave_out(self, claim: Claim, error: OutsidePlanError) -> None:
         """Ends a slice that the subscription does not cover; one that is merely too old goes on two years back."""
         span = self._span(claim)
-        reach = reach_back(self._today(), PLAN_YEARS)
-        if error.too_old and span.start_ms < span.start_of(day_of(reach)) < span.end_ms:
+        reach = span.session_from(day_of(reach_back(self._today(), PLAN_YEARS)))
+        if error.too_old and span.start_ms < span.start_of(reach) < span.end_ms:
             await self._give_up(claim, slices.OUTSIDE_PLAN, str(error), until=reach)
         else:
             await self._give_up(claim, slices.OUTSIDE_PLAN, str(error))
 
-    async def _give_up(self, claim: Claim, state: int, reason: str, until: date | None = None) -> None:
-        """Gives up what is left of a slice, or what lies before a date."""
+    async def _give_up(self, claim: Claim, state: int, reason: str, until: int | None = None) -> None:
+        """Gives up what is left of a slice, or what lies before a day."""
         span = self._span(claim)
-        first, end = span.answered(span.end_ms if until is None else span.start_of(day_of(until)))
-        cursor = None if until is None else from_ms(span.start_of(day_of(until)))
+        first, end = span.answered(span.end_ms if until is None else span.start_of(until))
+        cursor = None if until is None else from_ms(span.start_of(until))
         found = await slices.give_up(
             self._db, claim, state=state, reason=reason, first=date_of(first), end=date_of(end), cursor=cursor
         )
@@ -227,8 +227,9 @@ class Fetcher:
 
 
 def reach_back(day: date, years: int) -> date:
-    """Returns the first date that a plan of so many years includes for sure."""
-    return day.replace(year=day.year - years, day=min(day.day, 28)) + timedelta(days=4)
+    """Returns the first date that a plan of so many years includes for sure, whatever the hour and the zone."""
+    leap_day = (day.month, day.day) == (2, 29)
+    return day.replace(year=day.year - years, day=28 if leap_day else day.day) + timedelta(days=2 if leap_day else 1)
 
 
 def read_page(claim: Claim, span: SliceSpan, page: Page) -> parts.Part:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 from isal import isal_zlib
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from services.ingest.calendar import date_of
 from services.ingest.pages import PageError, decode_head, decode_page
@@ -118,7 +118,7 @@ class Polygon:
         return AsyncRetrying(
             retry=retry_if_exception(_worth_another_try_at_once),
             stop=stop_after_attempt(self._tries),
-            wait=wait_exponential_jitter(self._wait, max=_LONGEST_WAIT, jitter=self._wait),
+            wait=wait_random_exponential(self._wait, max=_LONGEST_WAIT),
             reraise=True,
         )
 

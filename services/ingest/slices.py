@@ -84,9 +84,12 @@ class SliceSpan:
         first = self.day(self.start_ms)
         if until_ms < self.end_ms:
             return first, max(first, self.day(until_ms))
-        last = self.day(until_ms - 1)
-        following = int(np.searchsorted(self.sessions.days, last, "right"))
-        return first, int(self.sessions.days[following]) if following < len(self.sessions.days) else last + 1
+        return first, self.session_from(self.day(until_ms - 1) + 1)
+
+    def session_from(self, day: int) -> int:
+        """Returns the first day with a session from this one on; beyond the calendar every day counts."""
+        at = int(np.searchsorted(self.sessions.days, day))
+        return int(self.sessions.days[at]) if at < len(self.sessions.days) else day
 
     def _key(self, ms: int) -> int:
         if not self.daily:
