@@ -1,6 +1,6 @@
 """grpc.health.v1 with the names `liveness`, `readiness` and those of the services.
 
-Our own and not grpcio-health-checking's servicer: that one starts as SERVING, answers List with an exception's text,
+Our own and not grpcio-health-checking's servicer: that one starts as SERVING,
 and its Watch never ends, so that every stop would last the whole grace.
 """
 
@@ -56,15 +56,6 @@ class Health(health_pb2_grpc.HealthServicer):
         if found is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return health_pb2.HealthCheckResponse(status=found)
-
-    async def List(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
-        response: Any = health_pb2
-        return response.HealthListResponse(
-            statuses={
-                name: health_pb2.HealthCheckResponse(status=self._status(name))
-                for name in sorted({*self._names, LIVENESS})
-            }
-        )
 
     async def Watch(  # noqa: N802
         self,

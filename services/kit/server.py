@@ -104,6 +104,11 @@ class Server:
         """Adds what is to be closed at the end, last added first; may return an awaitable."""
         self._closers.append(step)
 
+    @property
+    def port(self) -> int:
+        """The port it listens on, once started."""
+        return self._port
+
     async def start(self) -> int:
         """Listens, waits for the database and its schema, and serves; returns the port. Raises SchemaError."""
         await self._listen()
