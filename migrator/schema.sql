@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 8bb6db588f1136bda78e6903e480726a277202f67e54adb6133bd7238490c794
+-- files: 918056eaeb1d05e8fba362c05ceb11849ddceec4c69898c0ca26a73ffbf407bc
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -15,6 +15,9 @@ CREATE EXTENSION btree_gist WITH SCHEMA public;
 
 --: sequence auth.audit_entry_id
 CREATE SEQUENCE auth.audit_entry_id AS bigint INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 START 1 CACHE 64;
+
+--: sequence ingest.job_turns
+CREATE SEQUENCE ingest.job_turns AS bigint INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 START 1 CACHE 1;
 
 --: table auth.audit_batches
 CREATE TABLE auth.audit_batches (
@@ -107,6 +110,14 @@ CREATE TABLE auth.requests (
 CREATE TABLE auth.token_key (
   one boolean DEFAULT true NOT NULL,
   secret bytea NOT NULL
+);
+
+--: table ingest.absent_bars
+CREATE TABLE ingest.absent_bars (
+  ts timestamp with time zone NOT NULL,
+  fetch_time timestamp with time zone NOT NULL,
+  symbol_id integer NOT NULL,
+  timeframe smallint NOT NULL
 );
 
 --: table ingest.backfill_slices
@@ -276,6 +287,12 @@ CREATE TABLE ingest.token_key (
   one boolean DEFAULT true NOT NULL,
   secret bytea NOT NULL
 );
+
+--: table ingest.turns
+CREATE TABLE ingest.turns (
+  priority smallint NOT NULL,
+  turn bigint DEFAULT 0 NOT NULL
+) WITH (fillfactor=50);
 
 --: table ingest.writes
 CREATE TABLE ingest.writes (
@@ -686,6 +703,182 @@ BEGIN
 END $function$
 ;
 
+--: function ingest.slice_wanted(bigint)
+CREATE OR REPLACE FUNCTION ingest.slice_wanted(p_slice_id bigint)
+ RETURNS boolean
+ LANGUAGE sql
+AS $function$
+  SELECT bool_or(b.state IN (1, 2))
+  FROM ingest.backfill_slices l
+  JOIN ingest.backfills b USING (backfill_id)
+  WHERE l.slice_id = p_slice_id AND b.state IN (1, 2, 3);
+$function$
+;
+
+--: function ingest.claim_slice(smallint[],text,interval)
+CREATE OR REPLACE FUNCTION ingest.claim_slice(p_kinds smallint[], p_owner text, p_lease interval)
+ RETURNS SETOF ingest.slices
+ LANGUAGE plpgsql
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+ SET enable_sort TO 'off'
+AS $function$
+DECLARE
+  v_turn bigint;
+  v_slice ingest.slices;
+  v_wanted boolean;
+BEGIN
+  FOR v_priority IN REVERSE 4..1 LOOP
+    CONTINUE WHEN NOT EXISTS (SELECT FROM ingest.slices WHERE state = 1 AND NOT held AND priority = v_priority);
+    SELECT turn INTO STRICT v_turn FROM ingest.turns WHERE priority = v_priority FOR UPDATE;
+    LOOP
+      SELECT * INTO v_slice FROM ingest.slices
+      WHERE state = 1 AND NOT held AND priority = v_priority AND turn > v_turn AND kind = ANY (p_kinds)
+        AND (next_try_time IS NULL OR next_try_time <= clock_timestamp())
+      ORDER BY turn, slice_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+      IF NOT FOUND THEN
+        SELECT * INTO v_slice FROM ingest.slices
+        WHERE state = 1 AND NOT held AND priority = v_priority AND turn <= v_turn AND kind = ANY (p_kinds)
+          AND (next_try_time IS NULL OR next_try_time <= clock_timestamp())
+        ORDER BY turn, slice_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+      END IF;
+      EXIT WHEN NOT FOUND;
+      v_wanted := ingest.slice_wanted(v_slice.slice_id);
+      EXIT WHEN v_wanted;
+      IF v_wanted IS NULL THEN
+        UPDATE ingest.slices
+        SET state = 6, end_time = clock_timestamp(), token = token + 1, next_try_time = NULL
+        WHERE slice_id = v_slice.slice_id;
+      ELSE
+        UPDATE ingest.slices SET held = true WHERE slice_id = v_slice.slice_id;
+      END IF;
+    END LOOP;
+    CONTINUE WHEN v_slice.slice_id IS NULL;
+    UPDATE ingest.turns SET turn = v_slice.turn WHERE priority = v_priority;
+    IF v_slice.write_id IS NULL THEN
+      v_slice.write_id := ingest.announce_write(v_slice.slice_id);
+    END IF;
+    RETURN QUERY
+    UPDATE ingest.slices
+    SET state = 2, token = token + 1, lease_owner = p_owner, lease_until = clock_timestamp() + p_lease,
+        fetch_time = clock_timestamp(), requests = requests + 1, next_try_time = NULL, write_id = v_slice.write_id
+    WHERE slice_id = v_slice.slice_id
+    RETURNING *;
+    RETURN;
+  END LOOP;
+END $function$
+;
+
+--: function ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone)
+CREATE OR REPLACE FUNCTION ingest.begin_range(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, OUT last_ts timestamp with time zone, OUT tail bytea, OUT newer_from timestamp with time zone[], OUT newer_to timestamp with time zone[])
+ RETURNS SETOF record
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_answer_time timestamptz;
+BEGIN
+  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
+    RETURN;
+  END IF;
+  SELECT r.answer_time, r.last_ts, r.tail INTO STRICT v_answer_time, last_ts, tail
+  FROM ingest.series r
+  WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
+  FOR UPDATE;
+  IF v_answer_time > p_fetch_time THEN
+    SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO newer_from, newer_to
+    FROM ingest.writes w
+    WHERE w.symbol_id = p_symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > p_fetch_time
+      AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from;
+  END IF;
+  RETURN NEXT;
+END $function$
+;
+
+--: function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean)
+CREATE OR REPLACE FUNCTION ingest.end_range(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_calendar text, p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_new_rejects integer, p_validated integer, p_first_ts timestamp with time zone, p_last_ts timestamp with time zone, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_tail bytea, p_sessions integer, p_days date[], p_day_bars integer[], p_day_regular integer[], p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_first_date date, p_end_date date, p_done boolean)
+ RETURNS smallint
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_sessions integer := p_sessions;
+  v_answered datemultirange := '{}';
+  v_state smallint;
+  v_next integer;
+BEGIN
+  IF cardinality(p_days) > 0 THEN
+    WITH kept AS (
+      INSERT INTO ingest.minute_sessions AS m (symbol_id, session_date, bars, regular_bars)
+      SELECT p_symbol_id, d.session_date, d.bars, d.regular_bars
+      FROM unnest(p_days, p_day_bars, p_day_regular) AS d (session_date, bars, regular_bars)
+      ON CONFLICT (symbol_id, session_date) DO UPDATE
+      SET bars = m.bars + excluded.bars, regular_bars = m.regular_bars + excluded.regular_bars
+      RETURNING m.session_date, m.xmax = 0 AS added
+    )
+    SELECT count(*) INTO v_sessions
+    FROM kept
+    JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date = kept.session_date
+    WHERE kept.added;
+  END IF;
+  IF p_first_date < p_end_date THEN
+    v_answered := datemultirange(daterange(p_first_date, p_end_date));
+  END IF;
+  UPDATE ingest.series r
+  SET bars = r.bars + p_inserted, validated = r.validated + p_validated, rejected = r.rejected + p_new_rejects,
+      sessions_present = r.sessions_present + v_sessions,
+      first_ts = least(r.first_ts, p_first_ts), last_ts = greatest(r.last_ts, p_last_ts),
+      last_write_id = CASE WHEN p_min_ts IS NULL THEN r.last_write_id ELSE p_write_id END,
+      answer_time = greatest(r.answer_time, p_fetch_time), tail = coalesce(p_tail, r.tail),
+      asked = r.asked + v_answered, failed = r.failed - v_answered, outside_plan = r.outside_plan - v_answered,
+      watermark = (
+        SELECT max(c.session_date) FROM ingest.sessions c
+        WHERE c.calendar = p_calendar
+          AND c.session_date < (SELECT upper(run) FROM unnest(r.asked + v_answered) AS run ORDER BY run LIMIT 1)),
+      last_success_time = clock_timestamp(), last_error = ''
+  WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
+  v_state := CASE WHEN p_done THEN 3 WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 ELSE 1 END;
+  v_next := ingest.finish(p_write_id, v_state = 1, p_symbol_id, p_timeframe, p_min_ts, p_max_ts, p_fetch_time, p_asked_from, p_asked_to);
+  UPDATE ingest.slices
+  SET state = v_state, cursor = p_asked_to, write_id = v_next, attempts = 0, reason = '',
+      inserted = inserted + p_inserted, updated = updated + p_updated, unchanged = unchanged + p_unchanged,
+      rejected = rejected + p_rejected, lease_owner = NULL, lease_until = NULL,
+      end_time = CASE WHEN v_state = 1 THEN NULL ELSE clock_timestamp() END
+  WHERE slice_id = p_slice_id;
+  RETURN v_state;
+END $function$
+;
+
+--: function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone)
+CREATE OR REPLACE FUNCTION ingest.give_up(p_slice_id bigint, p_token bigint, p_state smallint, p_reason text, p_first_date date, p_end_date date, p_cursor timestamp with time zone)
+ RETURNS smallint
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_slice ingest.slices;
+  v_dates datemultirange := datemultirange(daterange(p_first_date, p_end_date));
+  v_state smallint;
+BEGIN
+  SELECT * INTO v_slice FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  UPDATE ingest.series
+  SET failed = CASE WHEN p_state = 4 THEN failed + (v_dates - asked) ELSE failed - v_dates END,
+      outside_plan = CASE WHEN p_state = 5 THEN outside_plan + (v_dates - asked) ELSE outside_plan - v_dates END,
+      last_error = p_reason
+  WHERE symbol_id = v_slice.symbol_id AND timeframe = v_slice.timeframe;
+  v_state := CASE WHEN p_cursor IS NULL THEN p_state WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 ELSE 1 END;
+  IF v_state <> 1 THEN
+    PERFORM ingest.finish(v_slice.write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+  END IF;
+  UPDATE ingest.slices
+  SET state = v_state, token = token + 1, cursor = coalesce(p_cursor, cursor), reason = p_reason, attempts = 0,
+      write_id = CASE WHEN v_state = 1 THEN write_id END, lease_owner = NULL, lease_until = NULL,
+      end_time = CASE WHEN v_state = 1 THEN NULL ELSE clock_timestamp() END
+  WHERE slice_id = p_slice_id;
+  RETURN v_state;
+END $function$
+;
+
 --: constraint auth.audit_batches audit_batches_pkey
 ALTER TABLE auth.audit_batches ADD CONSTRAINT audit_batches_pkey PRIMARY KEY ("time", writer, kind, seq);
 
@@ -733,6 +926,9 @@ ALTER TABLE auth.token_key ADD CONSTRAINT token_key_pkey PRIMARY KEY (one);
 
 --: constraint auth.token_key token_key_one_row
 ALTER TABLE auth.token_key ADD CONSTRAINT token_key_one_row CHECK (one);
+
+--: constraint ingest.absent_bars absent_bars_pkey
+ALTER TABLE ingest.absent_bars ADD CONSTRAINT absent_bars_pkey PRIMARY KEY (symbol_id, timeframe, ts);
 
 --: constraint ingest.backfill_slices backfill_slices_pkey
 ALTER TABLE ingest.backfill_slices ADD CONSTRAINT backfill_slices_pkey PRIMARY KEY (backfill_id, slice_id);
@@ -841,6 +1037,12 @@ ALTER TABLE ingest.token_key ADD CONSTRAINT token_key_pkey PRIMARY KEY (one);
 
 --: constraint ingest.token_key token_key_one_row
 ALTER TABLE ingest.token_key ADD CONSTRAINT token_key_one_row CHECK (one);
+
+--: constraint ingest.turns turns_pkey
+ALTER TABLE ingest.turns ADD CONSTRAINT turns_pkey PRIMARY KEY (priority);
+
+--: constraint ingest.turns turns_priority
+ALTER TABLE ingest.turns ADD CONSTRAINT turns_priority CHECK (((priority >= 1) AND (priority <= 4)));
 
 --: constraint ingest.writes writes_pkey
 ALTER TABLE ingest.writes ADD CONSTRAINT writes_pkey PRIMARY KEY (write_id);
@@ -967,6 +1169,9 @@ CREATE INDEX requests_by_create_time ON symbols.requests USING btree (create_tim
 
 --: index symbols.tickers_by_ticker
 CREATE INDEX tickers_by_ticker ON symbols.tickers USING btree (ticker text_pattern_ops);
+
+--: index symbols.tickers_in_order
+CREATE INDEX tickers_in_order ON symbols.tickers USING btree (asset_class, ticker COLLATE "C", symbol_id);
 
 --: view symbols.ticker_spans
 CREATE VIEW symbols.ticker_spans AS
@@ -1137,6 +1342,24 @@ REVOKE ALL ON FUNCTION ingest.begin_part(bigint,bigint,integer) FROM PUBLIC;
 --: grant on function ingest.begin_part(bigint,bigint,integer) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.begin_part(bigint,bigint,integer) TO mdw_ingest;
 
+--: grant on function ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
+
+--: grant on function ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone) TO mdw_ingest;
+
+--: grant on function ingest.claim_slice(smallint[],text,interval) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.claim_slice(smallint[],text,interval) FROM PUBLIC;
+
+--: grant on function ingest.claim_slice(smallint[],text,interval) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.claim_slice(smallint[],text,interval) TO mdw_ingest;
+
+--: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) FROM PUBLIC;
+
+--: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) TO mdw_ingest;
+
 --: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 
@@ -1148,6 +1371,18 @@ REVOKE ALL ON FUNCTION ingest.forget_symbol(integer) FROM PUBLIC;
 
 --: grant on function ingest.forget_symbol(integer) to mdw_symbols
 GRANT EXECUTE ON FUNCTION ingest.forget_symbol(integer) TO mdw_symbols;
+
+--: grant on function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) FROM PUBLIC;
+
+--: grant on function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) TO mdw_ingest;
+
+--: grant on function ingest.slice_wanted(bigint) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.slice_wanted(bigint) FROM PUBLIC;
+
+--: grant on function ingest.slice_wanted(bigint) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.slice_wanted(bigint) TO mdw_ingest;
 
 --: grant on schema auth to mdw_auth
 GRANT USAGE ON SCHEMA auth TO mdw_auth;
@@ -1170,6 +1405,9 @@ GRANT USAGE ON SCHEMA symbols TO mdw_ingest;
 --: grant on schema symbols to mdw_symbols
 GRANT USAGE ON SCHEMA symbols TO mdw_symbols;
 
+--: grant on sequence ingest.job_turns to mdw_ingest
+GRANT USAGE ON SEQUENCE ingest.job_turns TO mdw_ingest;
+
 --: grant on table auth.audit_batches to mdw_auth
 GRANT SELECT ON TABLE auth.audit_batches TO mdw_auth;
 
@@ -1190,6 +1428,9 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE auth.requests TO mdw_auth;
 
 --: grant on table auth.token_key to mdw_auth
 GRANT SELECT ON TABLE auth.token_key TO mdw_auth;
+
+--: grant on table ingest.absent_bars to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.absent_bars TO mdw_ingest;
 
 --: grant on table ingest.backfill_slices to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.backfill_slices TO mdw_ingest;
@@ -1232,6 +1473,9 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.slices TO mdw_ingest;
 
 --: grant on table ingest.token_key to mdw_ingest
 GRANT SELECT ON TABLE ingest.token_key TO mdw_ingest;
+
+--: grant on table ingest.turns to mdw_ingest
+GRANT SELECT, UPDATE ON TABLE ingest.turns TO mdw_ingest;
 
 --: grant on table ingest.writes to mdw_ingest
 GRANT INSERT, SELECT, UPDATE ON TABLE ingest.writes TO mdw_ingest;
@@ -1309,10 +1553,13 @@ COMMENT ON COLUMN ingest.slices.state IS 'mdw.ingest.v1.Slice.State: 1 pending, 
 COMMENT ON COLUMN ingest.slices.token IS 'Grows with every claim; a part commits only under the token it was claimed with';
 
 --: comment on table ingest.slices column turn
-COMMENT ON COLUMN ingest.slices.turn IS 'Claims take the highest priority, then the lowest turn: jobs of one priority take turns';
+COMMENT ON COLUMN ingest.slices.turn IS 'The number of its job, from ingest.job_turns: claims go round the jobs of a priority';
 
 --: comment on table ingest.slices column write_id
 COMMENT ON COLUMN ingest.slices.write_id IS 'The announced write of the next part';
+
+--: comment on table ingest.turns column turn
+COMMENT ON COLUMN ingest.turns.turn IS 'The turn of the slice claimed last';
 
 --: comment on table ingest.writes column asked_from
 COMMENT ON COLUMN ingest.writes.asked_from IS 'Span that the provider was asked for; asked_to is exclusive';
