@@ -8,6 +8,7 @@ import pytest
 
 from deploy.local.faults import parse_faults
 from deploy.local.replay import Plan
+from services.ingest.fetching import Patience
 from tests.ingest.working import (
     CANCELLED,
     CRYPTO,
@@ -96,7 +97,7 @@ async def test_asking_again_changes_nothing_but_says_so(work):
         before = await work.tables(slices=False)
         await work.start(Ask(symbol, "AAPL", "2005-03-01", "2005-06-30"))
         await work.drain(worker)
-    first, again = await work.slices()
+    _, again = await work.slices()
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 86)
     assert await work.tables(slices=False) == before
     assert await work.sql.fetchval("SELECT count(*) FROM ingest.bar_revisions") == 0
@@ -113,29 +114,29 @@ async def test_a_later_correction_replaces_the_bars_and_keeps_their_versions(wor
         await work.drain(worker)
     assert (await work.slices())[1]["updated"] == 3
     replaced = await work.sql.fetch(
-        "SELECT r.ts, r.close, b.close AS present FROM ingest.bar_revisions r JOIN ingest.bars b USING (symbol_id, timeframe, ts)"
+        "SELECT r.ts, r.close, b.close AS present "
+        "FROM ingest.bar_revisions r JOIN ingest.bars b USING (symbol_id, timeframe, ts)"
     )
     assert len(replaced) == 3
     assert all(row["close"] == first[row["ts"]] != row["present"] for row in replaced)
 
 
 TROUBLES = (
-    "429:times=3", "429:times=2,retry_after=0", "429:times=2,body=empty", "500:times=4", "500:times=2,status=502,body=html",
-    "500:times=2,body=empty", "error:times=2", "reset:times=2", "cut:times=2", "cut:times=2,hard=1", "loop:times=2",
-    "forget", "stranger:times=2", "other_basis:times=2", "delayed", "exponent", "unsorted", "duplicate",
+    "429:times=3", "429:times=2,retry_after=0", "429:times=2,body=empty", "500:times=4",
+    "500:times=2,status=502,body=html", "500:times=2,body=empty", "error:times=2", "reset:times=2", "cut:times=2",
+    "cut:times=2,hard=1", "loop:times=2", "forget", "stranger:times=2", "other_basis:times=2", "delayed", "exponent",
+    "unsorted", "duplicate",
 )  # fmt: skip
 
 
 async def test_whatever_goes_wrong_on_the_way_the_tables_end_the_same(work):
     tables = {}
+    symbol = await work.symbol("SPY", ETF)
     async with replaying() as replay:
         worker = await work.worker(replay.url, page_bars=500)
         for trouble in ("", *TROUBLES):
             replay.faults = parse_faults(trouble)
             await work.empty()
-            symbol = await work.sql.fetchval("SELECT min(symbol_id) FROM symbols.symbols") or await work.symbol(
-                "SPY", ETF
-            )
             await work.start(Ask(symbol, "SPY", "2020-12-15", "2020-12-18", MINUTE, ETF))
             await work.drain(worker)
             tables[trouble] = await work.tables(slices=False)
@@ -283,6 +284,6 @@ async def test_a_wrong_series_poisons_the_slice_and_not_the_worker(work):
     await work.backfill("AAPL", "2005-01-03", "2005-01-31")
     await work.sql.execute("DELETE FROM ingest.series")
     async with replaying() as replay:
-        await work.drain(await work.worker(replay.url))
+        await work.drain(await work.worker(replay.url, patience=Patience(attempts=2, first_wait=0.01)))
     (row,) = await work.slices()
     assert (row["state"], row["reason"][:13]) == (FAILED, "a part failed")

@@ -48,14 +48,16 @@ FROM ingest.bars
 ORDER BY symbol_id, timeframe, ts
 """
 SERIES = """
-SELECT symbol_id, timeframe, sessions_present, bars, validated, rejected, first_ts, last_ts, watermark, tail, asked, failed,
-       outside_plan
+SELECT symbol_id, timeframe, sessions_present, bars, validated, rejected, first_ts, last_ts, watermark, tail, asked,
+       failed, outside_plan
 FROM ingest.series
 ORDER BY symbol_id, timeframe
 """
 MINUTE_SESSIONS = "SELECT * FROM ingest.minute_sessions ORDER BY symbol_id, session_date"
 REJECTED = """
-SELECT symbol_id, timeframe, ticker, ts, reason, raw FROM ingest.rejected_bars ORDER BY symbol_id, timeframe, reason, raw
+SELECT symbol_id, timeframe, ticker, ts, reason, raw
+FROM ingest.rejected_bars
+ORDER BY symbol_id, timeframe, reason, raw
 """
 ABSENT = "SELECT symbol_id, timeframe, ts FROM ingest.absent_bars ORDER BY symbol_id, timeframe, ts"
 SLICES = """
@@ -163,9 +165,10 @@ class Desk:
         return list(await self.sql.fetch("SELECT * FROM ingest.slices ORDER BY slice_id"))
 
     async def series(self, symbol_id: int, timeframe: int = DAY) -> asyncpg.Record:
-        return await self.sql.fetchrow(
+        rows = await self.sql.fetch(
             "SELECT * FROM ingest.series WHERE symbol_id = $1 AND timeframe = $2", symbol_id, timeframe
         )
+        return rows[0]
 
     async def tables(self, *, slices: bool = True) -> dict[str, list[tuple[Any, ...]]]:
         """Returns what the tables hold in the end, whatever the way to it was."""
@@ -187,7 +190,8 @@ class Desk:
 
 
 WRITTEN = (
-    "backfill_slices", "backfills", "slices", "bars", "bar_revisions", "series", "minute_sessions", "rejected_bars", "absent_bars",
+    "backfill_slices", "backfills", "slices", "bars", "bar_revisions", "series", "minute_sessions", "rejected_bars",
+    "absent_bars",
 )  # fmt: skip
 
 
