@@ -32,6 +32,9 @@ GIVE_UP_SECONDS = 2.0
 DOWN_SECONDS = 0.5
 """So long a failing database is a hiccup that calls wait for; then new ones are refused before their handler runs."""
 
+SLOW_SECONDS = 1.5
+"""So long a batch may take without an error: longer than a stopped change of a key can hold it up."""
+
 BATCHES_A_WRITER = 10_000
 """The recorder's row is hot: under a long snapshot, such as a dump, its versions pile up."""
 
@@ -61,7 +64,8 @@ class Committer:
         self._flight: list[Waiting] = []
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._down_since: float | None = None
+        self._flight_since = 0.0
+        self._failing = False
         self._dead = False
         self._batches = 0
         self._seq = 0
@@ -74,7 +78,10 @@ class Committer:
         """True while the database has failed for longer than a hiccup, or this committer has died."""
         if self._dead:
             return True
-        return self._down_since is not None and asyncio.get_running_loop().time() - self._down_since > DOWN_SECONDS
+        if not self._flight:
+            return False
+        age = asyncio.get_running_loop().time() - self._flight_since
+        return age > (DOWN_SECONDS if self._failing else SLOW_SECONDS)
 
     @property
     def waiting(self) -> int:
@@ -103,6 +110,7 @@ class Committer:
                 await self._gather()
                 self._rotate()
                 self._flight = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                self._flight_since = asyncio.get_running_loop().time()
                 await self._commit(self._flight)
                 self._flight = []
         finally:
@@ -150,9 +158,10 @@ class Committer:
     def _committed(self, batch: list[Waiting], refused: frozenset[UUID]) -> None:
         self._seq += 1
         self._batches += 1
-        if self._down_since is not None:
-            log.info("recorder_recovered", seconds=round(asyncio.get_running_loop().time() - self._down_since, 3))
-            self._down_since = None
+        if self._failing:
+            self._failing = False
+            seconds = asyncio.get_running_loop().time() - self._flight_since
+            log.info("recorder_recovered", seconds=round(seconds, 3))
         for waiting in batch:
             if not waiting.future.done():
                 waiting.future.set_result(waiting.entry.call_id in refused)
@@ -161,8 +170,8 @@ class Committer:
         if getattr(error, "sqlstate", None) == _UNKNOWN_SEQ:
             self._start_anew()
             return
-        if self._down_since is None:
-            self._down_since = asyncio.get_running_loop().time()
+        if not self._failing:
+            self._failing = True
             log.warning("recorder_failed", error=type(error).__name__, detail=str(error))
         if self._connection is not None and (is_lost(error) or attempt):
             self._connection.terminate()

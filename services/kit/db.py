@@ -92,7 +92,7 @@ class Database:
             yield connection
         except FAILURES as error:
             if connection is not None and is_lost(error):
-                connection.terminate()
+                terminate(connection)
             await self._expire_if_read_only(error)
             raise translate(error) from error
         finally:
@@ -147,7 +147,7 @@ class Database:
         try:
             await self._pool.release(connection, timeout=RELEASE_SECONDS)
         except FAILURES:
-            connection.terminate()
+            terminate(connection)
 
     async def _expire_if_read_only(self, error: BaseException) -> None:
         if getattr(error, "sqlstate", None) == READ_ONLY:
@@ -170,17 +170,21 @@ async def begin(connection: Connection) -> None:
 
 async def roll_back(connection: Connection) -> None:
     """Rolls back; a connection that cannot is ended, which rolls back, too."""
-    if connection.is_closed():
-        return
     try:
+        if connection.is_closed():
+            return
         await asyncio.shield(asyncio.ensure_future(connection.execute("ROLLBACK", timeout=RELEASE_SECONDS)))
     except FAILURES:
-        with suppress(*FAILURES):
-            connection.terminate()
+        terminate(connection)
     except asyncio.CancelledError:
-        with suppress(*FAILURES):
-            connection.terminate()
+        terminate(connection)
         raise
+
+
+def terminate(connection: Connection) -> None:
+    """Ends a connection without a word to the server; one that the pool has taken back already is fine."""
+    with suppress(*FAILURES):
+        connection.terminate()
 
 
 def is_lost(error: BaseException) -> bool:

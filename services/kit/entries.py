@@ -58,7 +58,9 @@ def entry(call: Call, code: int, reason: str = "", *, messages: int = 0, count: 
 
 def placeholder(bad: Entry) -> Entry:
     """Returns what is recorded instead of a row that the database refuses: who and when, without the texts."""
-    return bad._replace(preview="", method="?", scopes="", reason="ROW_UNREADABLE", peer="", request_id="")
+    return bad._replace(
+        preview="", method="?", scopes="", reason="ROW_UNREADABLE", peer="", request_id="", duration_us=0, messages=0
+    )
 
 
 def columns(batch: Iterable[Entry]) -> Sequence[tuple[Any, ...]]:

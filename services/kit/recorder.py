@@ -11,7 +11,7 @@ import asyncpg
 
 from services.kit import entries
 from services.kit.committer import COMMAND_SECONDS, Committer
-from services.kit.db import FAILURES, LOCK_NOT_AVAILABLE, begin, is_lost, roll_back
+from services.kit.db import FAILURES, LOCK_NOT_AVAILABLE, begin, is_lost, roll_back, terminate
 from services.kit.errors import Unauthenticated, Unavailable
 from services.kit.floods import Floods
 from services.kit.log import get
@@ -170,7 +170,7 @@ class Recorder:
         except FAILURES as error:
             if not is_lost(error):
                 raise
-            connection.terminate()
+            terminate(connection)
             if not await self._resolve(call):
                 raise
         call.recorded = True
