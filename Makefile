@@ -18,7 +18,7 @@ run: venv ## start everything here: Postgres, services, a backfill; then serve u
 	@$(BIN)/python -m deploy.local.run
 
 status: venv ## show what make run has started, and whether it is healthy
-	@$(BIN)/python -m deploy.local.status
+	@$(BIN)/python -m deploy.local.status || true
 
 clean-run: ## remove what make run keeps: bars, keys, logs (.mdw)
 	@if [ -d "$${MDW_STATE:-.mdw}" ]; then $(MAKE) venv && $(BIN)/python -m deploy.local.state; fi

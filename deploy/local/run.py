@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 
 from deploy.local.bring_up import bring_up
+from deploy.local.children import end_with_parent
 from deploy.local.fill import fill, outcome, table
 from deploy.local.hints import command_lines
 from deploy.local.postgres import PostgresError
@@ -100,6 +101,8 @@ async def _until_signalled(run: Run) -> None:
 
 def main() -> int:
     """Runs and returns the exit code; what goes wrong is one message for the person at the terminal."""
+    if "MAKELEVEL" in os.environ:
+        end_with_parent()  # make does not hand on a kill -9
     state = State.from_environment(os.environ)
     run = None
     try:
