@@ -43,6 +43,9 @@ SCHEMA = RequiredSchema(
     functions=("auth.record_calls", "auth.change_committed", "ingest.finish", "ingest.slice_wanted"),
 )
 
+STREAM_WAIT_SECONDS = 10.0
+"""How long a stream waits for a connection while others read; a call would be answered sooner."""
+
 
 async def build(settings: IngestSettings) -> Server:
     """Wires the service; nothing is asked of the database yet."""
@@ -57,7 +60,15 @@ async def build(settings: IngestSettings) -> Server:
     tokens = PageTokens()
     server.prepare(lambda: tokens.load(db, "ingest"))
     _add_ingest(server, settings, tokens)
-    bars = BarServicer(db, tokens)
+    streams = await Database.open(
+        settings.database_url,
+        size=settings.stream_pool_size,
+        application_name="mdw ingest streams",
+        pooler=settings.database_pooler,
+        acquire_timeout=STREAM_WAIT_SECONDS,
+    )
+    server.on_close(streams.close)
+    bars = BarServicer(db, streams, tokens)
     server.add(bars, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
     server.prepare(bars.prepare)
     return server

@@ -6,31 +6,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
-from services.ingest.reading.answers import Question, calendar_of
-from services.ingest.reading.messages import to_bars, to_receipt
+from services.ingest.reading.answers import Account, Question, calendar_of
+from services.ingest.reading.blocks import join
+from services.ingest.reading.messages import to_bars, to_opening, to_receipt, to_unresolved
 from services.ingest.reading.pages import Position, read_page
-from services.ingest.reading.questions import Terms, known, terms_of
-from services.ingest.reading.receipts import Receipt, why_empty
-from services.ingest.resolving import resolve_one
+from services.ingest.reading.questions import Terms, known, stored_timeframe_of, terms_of, time_of
+from services.ingest.reading.receipts import Receipt
+from services.ingest.reading.series import Series
+from services.ingest.reading.streams import Stream
+from services.ingest.resolving import Wanted, resolve, resolve_one
 from services.ingest.store import sessions
-from services.ingest.store.bars import END_MS, FIRST_MS
+from services.ingest.store.bars import reading
 from services.ingest.store.figures import FigureStore
+from services.ingest.store.latest import latest
 from services.ingest.store.snapshots import Snapshot, Snapshots
 from services.ingest.store.symbols import SymbolStore
+from services.ingest.timeframes import END_MS, FIRST_MS
 from services.kit import checks
-from services.kit.errors import InvalidArgument, Unimplemented
+from services.kit.errors import InvalidArgument
 from services.kit.paging import PageTokens, page_size
 from services.kit.scopes import scopes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
     from services.ingest.calendar import Sessions
-    from services.ingest.reading.pages import Page
     from services.ingest.store.symbols import Symbol
     from services.kit.db import Database
 
 DEFAULT_PAGE, MAX_PAGE = 1_000, 10_000
+MAX_LATEST = 1_000
+MAX_LAST = 1_000_000
 # A span that may hold more bars than this is for StreamBars, which sends a hundred times as many a second.
 MAX_LISTED = 1_000_000
 _LIST = "ListBars"
@@ -48,8 +55,10 @@ class _Start:
 class BarServicer(bars_pb2_grpc.BarServiceServicer):
     """Implements mdw.ingest.v1.BarService."""
 
-    def __init__(self, db: Database, tokens: PageTokens) -> None:
+    def __init__(self, db: Database, streams: Database, tokens: PageTokens) -> None:
+        """Takes a pool for calls and one for streams, which hold a connection for long."""
         self._db = db
+        self._streams = streams
         self._tokens = tokens
         self._symbols = SymbolStore(db)
         self._snapshots = Snapshots(db)
@@ -70,12 +79,16 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         _check_width(terms, calendar)
         question = _question(terms, start.snapshot, newest_first=order == bars_pb2.ORDER_TIME_DESC)
         page = await read_page(self._db, question, start.symbol.symbol_id, calendar, position=start.position, size=size)
+        receipt = Receipt(start.snapshot)
+        receipt.add_bars(page.bars.bars.ts)
+        receipt.add_account(start.symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)
+        await self._explain(receipt, question)
         return bars_pb2.ListBarsResponse(
             bars=await to_bars(page.bars, terms.timeframe, calendar.calendar),
             next_page_token=self._next_token(request, start, page.next),
             symbol_id=start.symbol.symbol_id,
             as_of=checks.timestamp(start.snapshot.as_of),
-            receipt=to_receipt(await self._receipt(question, start, page)),
+            receipt=to_receipt(receipt),
         )
 
     @scopes("bars.read")
@@ -84,8 +97,18 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         request: bars_pb2.StreamBarsRequest,
         context: Any,
     ) -> AsyncIterator[bars_pb2.StreamBarsResponse]:
-        raise Unimplemented("METHOD_UNKNOWN", "bars are not streamed yet")
-        yield bars_pb2.StreamBarsResponse()
+        terms = terms_of(request, self._horizon)
+        last = checks.integer("last", request.last, minimum=0, maximum=MAX_LAST)
+        found = await resolve(self._symbols, _wanted(request), strict=request.strict)
+        snapshot = await self._snapshot(terms.as_of)
+        question, receipt = _question(terms, snapshot, newest_first=False), Receipt(snapshot)
+        yield to_opening(found.unresolved, snapshot)
+        stream = Stream(self._streams, snapshot, await self._series(question, found.symbols, receipt, last), receipt)
+        async with stream.messages() as messages:
+            async for message in messages:
+                yield cast("bars_pb2.StreamBarsResponse", message)  # its bytes: the kit writes them as they are
+        await self._explain(receipt, question)
+        yield bars_pb2.StreamBarsResponse(receipt=to_receipt(receipt))
 
     @scopes("bars.read")
     async def GetLatestBars(
@@ -93,7 +116,28 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         request: bars_pb2.GetLatestBarsRequest,
         context: Any,
     ) -> bars_pb2.GetLatestBarsResponse:
-        raise Unimplemented("METHOD_UNKNOWN", "newest bars are not served yet")
+        timeframe = stored_timeframe_of(request.timeframe)
+        as_of = time_of(request, "as_of")
+        wanted = Wanted(tickers=request.tickers, asset_class=request.asset_class, symbol_ids=request.symbol_ids)
+        if not (request.tickers or request.symbol_ids):
+            raise InvalidArgument("tickers", "needs tickers or symbol_ids")
+        found = await resolve(self._symbols, wanted, strict=request.strict, maximum=MAX_LATEST)
+        snapshot = await self._snapshot(as_of)
+        async with reading(self._db) as connection:
+            symbol_ids = [symbol.symbol_id for symbol in found.symbols]
+            newest = await latest(connection, symbol_ids, timeframe.number, snapshot)
+        answer = bars_pb2.GetLatestBarsResponse(unresolved=[to_unresolved(one) for one in found.unresolved])
+        question, receipt = Question(timeframe=timeframe, snapshot=snapshot), Receipt(snapshot)
+        for symbol in found.symbols:
+            calendar = self._calendars[calendar_of(symbol.asset_class)]
+            account, block = Account(calendar, timeframe.daily), newest.get(symbol.symbol_id, join([]))
+            receipt.add_account(symbol, account, bars=len(block), expected=0)
+            receipt.add_bars(block.bars.ts)
+            bars = await to_bars(block, timeframe, calendar.calendar)
+            answer.bars.add(symbol_id=symbol.symbol_id, ticker=symbol.ticker, bar=bars[0] if bars else None)
+        await self._explain(receipt, question)
+        answer.receipt.CopyFrom(to_receipt(receipt))
+        return answer
 
     @property
     def _horizon(self) -> int:
@@ -104,14 +148,14 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         last = self._tokens.read(request.page_token, _LIST, _filters(request))
         if last is None:
             symbol = await resolve_one(self._symbols, request.ticker, request.asset_class, request.symbol_id)
-            return _Start(symbol, await self._snapshot(terms), None)
+            return _Start(symbol, await self._snapshot(terms.as_of), None)
         as_of, symbol_id, next_ms, edge_day = cast("tuple[int, int, int, int | None]", last)
         symbol = await resolve_one(self._symbols, "", 0, symbol_id)
         snapshot = await self._snapshots.at(checks.from_micros(as_of))
         return _Start(symbol, snapshot, Position(next_ms, edge_day))
 
-    async def _snapshot(self, terms: Terms) -> Snapshot:
-        return await (self._snapshots.newest() if terms.as_of is None else self._snapshots.at(terms.as_of))
+    async def _snapshot(self, as_of: datetime | None) -> Snapshot:
+        return await (self._snapshots.newest() if as_of is None else self._snapshots.at(as_of))
 
     def _next_token(self, request: bars_pb2.ListBarsRequest, start: _Start, position: Position | None) -> str:
         if position is None:
@@ -120,15 +164,25 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         last = (as_of, start.symbol.symbol_id, position.next_ms, position.edge_day)
         return self._tokens.make(_LIST, _filters(request), last)
 
-    async def _receipt(self, question: Question, start: _Start, page: Page) -> Receipt:
-        receipt = Receipt(start.snapshot)
-        receipt.add_bars(page.bars.bars.ts)
-        receipt.add_account(start.symbol, page.account, page.sessions_expected)
-        if not len(page.bars):
-            figures = await self._figures.read([start.symbol.symbol_id], question.timeframe.stored)
-            why = why_empty(question, page.account, figures.get(start.symbol.symbol_id))
-            receipt.empty.append((start.symbol, why))
-        return receipt
+    async def _series(self, question: Question, symbols: Sequence[Symbol], receipt: Receipt, last: int) -> list[Series]:
+        written = await self._figures.written([one.symbol_id for one in symbols], question.timeframe.stored)
+        return [
+            Series(
+                question,
+                symbol,
+                self._calendars[calendar_of(symbol.asset_class)],
+                receipt,
+                last=last,
+                known_empty=symbol.symbol_id not in written,
+            )
+            for symbol in symbols
+        ]
+
+    async def _explain(self, receipt: Receipt, question: Question) -> None:
+        """Adds to a receipt why some series have no bars."""
+        if receipt.silent:
+            symbol_ids = [symbol.symbol_id for symbol, _ in receipt.silent]
+            receipt.explain(question, await self._figures.read(symbol_ids, question.timeframe.stored))
 
 
 def _question(terms: Terms, snapshot: Snapshot, *, newest_first: bool) -> Question:
@@ -140,6 +194,15 @@ def _question(terms: Terms, snapshot: Snapshot, *, newest_first: bool) -> Questi
         min_quality=terms.min_quality,
         regular=terms.regular,
         newest_first=newest_first,
+    )
+
+
+def _wanted(request: bars_pb2.StreamBarsRequest) -> Wanted:
+    return Wanted(
+        tickers=request.tickers,
+        asset_class=request.asset_class,
+        symbol_ids=request.symbol_ids,
+        all_active=request.all_active,
     )
 
 

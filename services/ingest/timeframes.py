@@ -9,6 +9,10 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 WEEK_MS = 7 * DAY_MS
 
+# Before and after all bars: the provider has none before 2000, and the calendars end with 2035.
+FIRST_MS = 0
+END_MS = 4_102_444_800_000
+
 MINUTE = 1
 DAY = 7
 

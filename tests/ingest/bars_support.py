@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.bar_servicer import BarServicer
@@ -18,6 +22,39 @@ from services.kit.server import Server
 from tests.support import auth_serving, environment, make_key, serving, with_key
 
 
+def to_time(moment):
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def at(text):
+    return to_time(datetime.fromisoformat(text).replace(tzinfo=UTC))
+
+
+async def refused(call):
+    """Returns the error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+COLUMNS = ("start_time_ms", "open", "high", "low", "close", "volume", "vwap", "trade_count", "flags")
+
+
+@dataclass
+class Streamed:
+    """A whole stream."""
+
+    opening: bars_pb2.StreamBarsResponse
+    chunks: list[bars_pb2.StreamBarsResponse]
+    receipt: bars_pb2.Receipt
+
+    def column(self, name, symbol_id=None):
+        chunks = [chunk for chunk in self.chunks if symbol_id in (None, chunk.symbol_id)]
+        return [value for chunk in chunks for value in getattr(chunk, name)]
+
+
 class Bars:
     """Calls the service with its key."""
 
@@ -27,6 +64,19 @@ class Bars:
 
     async def list(self, **fields):
         return await self.stub.ListBars(bars_pb2.ListBarsRequest(**fields), metadata=self.metadata, timeout=10)
+
+    def stream(self, **fields):
+        return self.stub.StreamBars(bars_pb2.StreamBarsRequest(**fields), metadata=self.metadata, timeout=60)
+
+    async def streamed(self, **fields):
+        """Returns all of a stream: the first message, the chunks, the receipt."""
+        messages = [message async for message in self.stream(**fields)]
+        return Streamed(messages[0], messages[1:-1], messages[-1].receipt)
+
+    async def latest(self, **fields):
+        return await self.stub.GetLatestBars(
+            bars_pb2.GetLatestBarsRequest(**fields), metadata=self.metadata, timeout=10
+        )
 
     async def pages(self, **fields):
         """Follows the tokens to the end."""
@@ -53,7 +103,11 @@ async def bars_serving(database):
             schema=RequiredSchema(version=4),
         )
         tokens = PageTokens()
-        servicer = BarServicer(db, tokens)
+        streams = await Database.open(
+            settings.database_url, size=4, application_name="test streams", acquire_timeout=10
+        )
+        servicer = BarServicer(db, streams, tokens)
+        server.on_close(streams.close)
         server.add(servicer, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
         server.prepare(lambda: tokens.load(db, "ingest"))
         server.prepare(servicer.prepare)

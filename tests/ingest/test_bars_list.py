@@ -7,24 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 
 import grpc
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.ingest.v1 import bars_pb2
-from tests.ingest.bars_support import bars_serving
+from tests.ingest.bars_support import at, bars_serving, refused, to_time
 from tests.ingest.history import CRYPTO, History, day, days
 from tests.support import make_key, reason, violations, with_key
 
 M1, D1, W1 = 1, 7, 8
-
-
-def to_time(moment):
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
-def at(text):
-    return to_time(datetime.fromisoformat(text).replace(tzinfo=UTC))
 
 
 def closes(answer):
@@ -53,12 +42,6 @@ async def test_bars_come_in_order_with_their_dates_and_quality(history, bars):
     assert not second.HasField("trade_count")
     assert answer.symbol_id == aapl
     assert answer.receipt.bars == 2
-
-
-async def refused(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
 
 
 async def test_without_a_key_nothing_is_answered(bars):

@@ -11,7 +11,7 @@ from services.ingest.calendar import EVERY_DAY, XNYS, Sessions, days_of_minutes
 from services.ingest.quality import quality
 from services.ingest.reading.blocks import Block, join
 from services.ingest.reading.rollup import Roller, Windows
-from services.ingest.timeframes import DAY_MS
+from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS
 from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ class Question:
     """Says what is asked of each series; start inclusive, end exclusive, in milliseconds as the bars' ts."""
 
     timeframe: Timeframe
-    start_ms: int
-    end_ms: int
     snapshot: Snapshot
+    start_ms: int = FIRST_MS
+    end_ms: int = END_MS
     min_quality: float = 0.0
     regular: bool = False
     newest_first: bool = False

@@ -99,21 +99,23 @@ class RunMerger:
         self._reader = RowReader()
         self._revisions: list[_RawRows] = []
         self._bars: list[_RawRows] = []
+        self._waiting = 0
         self.revisions = 0
         self.last_revision_ms = 0
 
     def feed(self, data: bytes) -> Iterator[Block]:
         """Takes bytes of the COPY and yields full blocks."""
         rows = self._reader.feed(data)
-        if not len(rows):
-            return
         split = int(np.count_nonzero(rows["flags"] >= REVISION))
         if split:
-            self._keep(rows[:split])
+            self._revisions.append(rows[:split])
+            self.revisions += split
+            self.last_revision_ms = int(rows["ts"][split - 1]) // _MICROSECONDS + _EPOCH_MS
         if split < len(rows):
             self._bars.append(rows[split:])
-        if sum(map(len, self._bars)) >= self._block_rows:
-            yield _columns(self._merged())
+            self._waiting += len(rows) - split
+        if self._waiting >= self._block_rows:
+            yield from self._full_blocks()
 
     def finish(self) -> Iterator[Block]:
         """Yields what is left when the COPY has ended."""
@@ -123,21 +125,18 @@ class RunMerger:
         for start in range(0, len(rows), self._block_rows):
             yield _columns(rows[start : start + self._block_rows])
 
-    def _keep(self, rows: _RawRows) -> None:
-        self._revisions.append(rows)
-        self.revisions += len(rows)
-        self.last_revision_ms = int(rows["ts"][-1]) // _MICROSECONDS + _EPOCH_MS
-
-    def _merged(self) -> _RawRows:
-        """Returns the bars at hand with the revisions up to the last of them."""
-        bars = _joined(self._bars)
-        self._bars = []
-        if not self._revisions:
-            return bars
-        revisions = _joined(self._revisions)
-        due = int(np.searchsorted(revisions["ts"], bars["ts"][-1]))
-        self._revisions = [revisions[due:]] if due < len(revisions) else []
-        return _by_time([revisions[:due], bars])
+    def _full_blocks(self) -> Iterator[Block]:
+        """Yields blocks of the bars at hand and the revisions up to the last of them."""
+        rows = _joined(self._bars)
+        if self._revisions:
+            revisions = _joined(self._revisions)
+            due = int(np.searchsorted(revisions["ts"], rows["ts"][-1]))
+            rows = _by_time([revisions[:due], rows])
+            self._revisions = [revisions[due:]] if due < len(revisions) else []
+        whole = len(rows) - len(rows) % self._block_rows
+        self._bars, self._waiting = [rows[whole:]], len(rows) - whole
+        for start in range(0, whole, self._block_rows):
+            yield _columns(rows[start : start + self._block_rows])
 
 
 def _joined(parts: list[_RawRows]) -> _RawRows:

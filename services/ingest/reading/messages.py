@@ -9,14 +9,19 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.ingest.v1 import bars_pb2
+from mdw.type.v1 import type_pb2
 from services.ingest.calendar import date_of, days_of_minutes
 from services.ingest.quality import quality
 from services.ingest.timeframes import DAY_MS
 from services.kit import checks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from services.ingest.reading.blocks import Block
     from services.ingest.reading.receipts import Receipt
+    from services.ingest.resolving import Unresolved
+    from services.ingest.store.snapshots import Snapshot
     from services.ingest.timeframes import Timeframe
 
 MAX_EMPTY = 1_000
@@ -63,6 +68,20 @@ def _bars(block: Block, timeframe: Timeframe, calendar: str) -> list[bars_pb2.Ba
         )
         for ts, day, open_, high, low, close, volume, vwap, trades, flags, score in rows
     ]
+
+
+def to_opening(unresolved: Iterable[Unresolved], snapshot: Snapshot) -> bars_pb2.StreamBarsResponse:
+    """Returns the first message of a stream."""
+    return bars_pb2.StreamBarsResponse(
+        unresolved=[to_unresolved(one) for one in unresolved], as_of=checks.timestamp(snapshot.as_of)
+    )
+
+
+def to_unresolved(one: Unresolved) -> bars_pb2.UnresolvedSymbol:
+    """Returns what was asked for and is not served."""
+    ambiguous = one.error.reason == "SYMBOL_AMBIGUOUS"
+    reason = type_pb2.SYMBOL_AMBIGUOUS if ambiguous else type_pb2.SYMBOL_NOT_FOUND
+    return bars_pb2.UnresolvedSymbol(ticker=one.ticker, symbol_id=one.symbol_id, reason=reason)
 
 
 def to_receipt(receipt: Receipt) -> bars_pb2.Receipt:

@@ -10,8 +10,8 @@ import numpy as np
 from services.ingest.reading.answers import SeriesAnswer
 from services.ingest.reading.blocks import Block, join
 from services.ingest.store import bars
-from services.ingest.store.bars import END_MS, FIRST_MS, Span
-from services.ingest.timeframes import MINUTE_MS
+from services.ingest.store.bars import Span
+from services.ingest.timeframes import END_MS, FIRST_MS, MINUTE_MS
 
 if TYPE_CHECKING:
     from services.ingest.calendar import Sessions

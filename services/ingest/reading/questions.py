@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mdw.ingest.v1 import bars_pb2
 from services.ingest.calendar import date_of
-from services.ingest.store.bars import END_MS, FIRST_MS
-from services.ingest.timeframes import DAY_MS, TIMEFRAMES, Timeframe
+from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS, TIMEFRAMES, Timeframe
 from services.kit import checks
 from services.kit.errors import InvalidArgument, OutOfRange
 
@@ -88,6 +87,14 @@ def timeframe_of(number: int) -> Timeframe:
     if number not in TIMEFRAMES:
         raise InvalidArgument("timeframe", f"is {number or 'missing'}, must be one of {_NAMES}")
     return TIMEFRAMES[number]
+
+
+def stored_timeframe_of(number: int) -> Timeframe:
+    """Returns a stored timeframe by its number; raises InvalidArgument."""
+    timeframe = timeframe_of(number)
+    if timeframe.derived:
+        raise InvalidArgument("timeframe", "must be TIMEFRAME_1M or TIMEFRAME_1D, which are stored")
+    return timeframe
 
 
 def time_of(request: Any, field: str) -> datetime | None:

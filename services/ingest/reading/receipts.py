@@ -7,6 +7,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from services.ingest.columns import IntArray
     from services.ingest.reading.answers import Account, Question
     from services.ingest.store.figures import Days, Figures
@@ -37,6 +39,8 @@ class Receipt:
     sessions_missing: int = 0
     bars_filtered: int = 0
     symbol_ids: list[int] = field(default_factory=list)
+    silent: list[tuple[Symbol, Account]] = field(default_factory=list)
+    """Series without bars in the answer, of which is still to be said why."""
     empty: list[tuple[Symbol, Empty]] = field(default_factory=list)
 
     @property
@@ -57,12 +61,20 @@ class Receipt:
             self.first_ms = first if self.first_ms is None else min(first, self.first_ms)
             self.last_ms = last if self.last_ms is None else max(last, self.last_ms)
 
-    def add_account(self, symbol: Symbol, account: Account, expected: int) -> None:
-        """Counts what a series should hold and does."""
+    def add_account(self, symbol: Symbol, account: Account, *, bars: int, expected: int) -> None:
+        """Counts what a series should hold and does; `bars` are those that went out."""
+        if not bars:
+            self.silent.append((symbol, account))
         self.symbol_ids.append(symbol.symbol_id)
         self.sessions_expected += expected
         self.sessions_missing += max(expected - account.sessions_present, 0)
         self.bars_filtered += account.filtered
+
+    def explain(self, question: Question, figures: Mapping[int, Figures]) -> None:
+        """Says of each series without bars why it has none, by the figures of these series."""
+        for symbol, account in self.silent:
+            self.empty.append((symbol, why_empty(question, account, figures.get(symbol.symbol_id))))
+        self.silent = []
 
 
 def why_empty(question: Question, account: Account, figures: Figures | None) -> Empty:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from services.ingest.reading.blocks import REVISION, Block, read_all
+from services.ingest.timeframes import END_MS, FIRST_MS
 from services.kit.db import roll_back
 
 if TYPE_CHECKING:
@@ -54,10 +55,6 @@ UNION ALL
  ORDER BY ts {order}
  LIMIT {limit})
 """
-
-# Before and after all bars: the provider has none before 2000, and the calendars end with 2035.
-FIRST_MS = 0
-END_MS = 4_102_444_800_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COPY_SECONDS = 3_600.0

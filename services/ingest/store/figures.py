@@ -22,6 +22,15 @@ WHERE symbol_id = ANY($1::integer[])
   AND timeframe = $2
 """
 
+# A series that no write has touched holds no bar in any snapshot.
+WRITTEN = """
+SELECT symbol_id
+FROM ingest.series
+WHERE symbol_id = ANY($1::integer[])
+  AND timeframe = $2
+  AND last_write_id IS NOT NULL
+"""
+
 Days = tuple[tuple[int, int], ...]
 """Ranges of days, ends exclusive."""
 
@@ -52,6 +61,10 @@ class FigureStore:
             )
             for row in rows
         }
+
+    async def written(self, symbol_ids: Sequence[int], timeframe: int) -> set[int]:
+        """Returns those of these series that ever held a bar, by symbol_id."""
+        return {row["symbol_id"] for row in await self._db.fetch(WRITTEN, symbol_ids, timeframe)}
 
 
 def _days(ranges: Iterable[asyncpg.Range[date]]) -> Days:

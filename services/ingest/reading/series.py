@@ -1,0 +1,124 @@
+"""One series of a stream: how far it has come, and the messages that wait to go out."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mdw.ingest.v1 import bars_pb2
+from services.ingest.reading.answers import SeriesAnswer
+from services.ingest.reading.blocks import Block, join
+from services.ingest.reading.wire import CHUNK, chunk
+from services.ingest.store import bars
+from services.ingest.store.bars import Span
+
+if TYPE_CHECKING:
+    from services.ingest.calendar import Sessions
+    from services.ingest.columns import IntArray
+    from services.ingest.reading.answers import Question
+    from services.ingest.reading.receipts import Receipt
+    from services.ingest.store.symbols import Symbol
+    from services.kit.db import Connection
+
+
+class Series:
+    """Answers a question for one symbol; may stop after any block and go on later from there."""
+
+    def __init__(
+        self,
+        question: Question,
+        symbol: Symbol,
+        sessions: Sessions,
+        receipt: Receipt,
+        *,
+        last: int = 0,
+        known_empty: bool = False,
+    ) -> None:
+        """With `last`, the answer is the newest so many bars, oldest first."""
+        self.question = question
+        self.symbol = symbol
+        self.known_empty = known_empty
+        self.answer = SeriesAnswer(question, sessions)
+        self.copied = False
+        self.outbox: deque[bytes] = deque()
+        self.bars = 0
+        self._receipt = receipt
+        self._sessions = sessions
+        self._last = last
+        self._next_ms = question.start_ms
+        self._finished = False
+        self._held: list[Block] = []
+
+    @property
+    def span(self) -> Span:
+        """Returns what is still to be read."""
+        return Span(
+            symbol_id=self.symbol.symbol_id,
+            timeframe=self.question.timeframe.stored,
+            start_ms=self._next_ms,
+            end_ms=self.question.end_ms,
+        )
+
+    def push(self, block: Block) -> None:
+        """Takes the next stored bars and puts what fills a message into the outbox."""
+        if not len(block):
+            return
+        self._next_ms = int(block.bars.ts[-1]) + 1
+        self._hold(self.answer.push(block))
+
+    def finish(self) -> None:
+        """Puts the rest into the outbox when there are no more stored bars."""
+        if not self._finished:
+            self._finished = True
+            self._hold(self.answer.finish(), whole=False)
+
+    async def find_start(self, connection: Connection) -> None:
+        """Finds out where the last bars begin; few of them are read at once."""
+        last, self._last = self._last, 0
+        if not last:
+            return
+        if self.question.plain and last <= CHUNK:
+            rows = await bars.read(connection, self.span, self.question.snapshot, limit=last, newest_first=True)
+            rows = rows.take(slice(None, None, -1))
+            self._begin_at(rows.bars.ts)
+            self.push(rows)
+            self.copied = True
+        else:
+            self._begin_at(await self._start_of_last(connection, last))
+
+    def _begin_at(self, ts: IntArray) -> None:
+        """Lets the question begin with the first of these bars."""
+        if len(ts):
+            self._next_ms = int(ts[0])
+            self.question = replace(self.question, start_ms=self._next_ms)
+            self.answer = SeriesAnswer(self.question, self._sessions)
+
+    async def _start_of_last(self, connection: Connection, last: int) -> IntArray:
+        """Reads backward until there are enough bars; returns the times of the newest ones, empty where all count."""
+        question, span = replace(self.question, newest_first=True), self.span
+        backward, missing, exhausted = SeriesAnswer(question, self._sessions), last, False
+        while not exhausted:
+            rows = await bars.read(connection, span, question.snapshot, limit=CHUNK, newest_first=True)
+            rows = rows.take(slice(None, None, -1))
+            exhausted = len(rows) < CHUNK
+            for settled in (backward.push(rows), *([backward.finish()] if exhausted else [])):
+                if len(settled) >= missing:
+                    return settled.bars.ts[len(settled) - missing :]
+                missing -= len(settled)
+            span = replace(span, end_ms=int(rows.bars.ts[0])) if len(rows) else span
+        return join([]).bars.ts
+
+    def _hold(self, settled: Block, *, whole: bool = True) -> None:
+        """Keeps answered bars until they fill a message (whole), or puts all of them out."""
+        self.bars += len(settled)
+        self._receipt.add_bars(settled.bars.ts)
+        self._held.append(settled)
+        if whole and sum(map(len, self._held)) < CHUNK:
+            return
+        ready = join(self._held)
+        cut = len(ready) - len(ready) % CHUNK if whole else len(ready)
+        self._held = [ready.take(slice(cut, None))]
+        head = bars_pb2.StreamBarsResponse(symbol_id=self.symbol.symbol_id, ticker=self.symbol.ticker)
+        for start in range(0, cut, CHUNK):
+            self.outbox.append(chunk(head, ready.take(slice(start, min(start + CHUNK, cut)))))
