@@ -76,7 +76,9 @@ def test_slices_cover_exactly_the_missing_sessions_and_each_once(asked, outside,
 def test_a_refetch_covers_all_sessions_whatever_is_known(asked, deleted, tickers, first, end):
     known = series(asked=tuple(asked), deleted=tuple(deleted), outside_plan=tuple(asked), tickers=tickers)
     plan = plan_series(known, REFETCH, DAYS, first, end)
-    assert set(sessions_of(plan)) == sessions_in([(first, end)]) & sessions_in([(one.first, one.end) for one in tickers])
+    assert set(sessions_of(plan)) == sessions_in([(first, end)]) & sessions_in(
+        [(one.first, one.end) for one in tickers]
+    )
 
 
 @given(ranges, cuts())

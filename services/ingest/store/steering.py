@@ -70,7 +70,7 @@ FROM (
 """
 
 TRY_LOCK = """
-SELECT set_config('lock_timeout', '1500ms', true)
+SELECT set_config('lock_timeout', '1s', true)
 """
 
 PAUSE = """
