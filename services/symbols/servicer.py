@@ -37,7 +37,7 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         self._tokens = tokens
 
     @scopes("symbols.write")
-    async def CreateSymbol(  # noqa: N802
+    async def CreateSymbol(
         self, request: symbols_pb2.CreateSymbolRequest, context: Any
     ) -> symbols_pb2.CreateSymbolResponse:
         new = requests.new_symbol(request.symbol, "symbol.")
@@ -49,7 +49,7 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return symbols_pb2.CreateSymbolResponse.FromString(answer)
 
     @scopes("symbols.write")
-    async def ImportSymbols(  # noqa: N802
+    async def ImportSymbols(
         self, request: symbols_pb2.ImportSymbolsRequest, context: Any
     ) -> symbols_pb2.ImportSymbolsResponse:
         requests.limit_rows(request.symbols, "symbols")
@@ -65,7 +65,7 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return symbols_pb2.ImportSymbolsResponse.FromString(answer)
 
     @scopes("symbols.read")
-    async def GetSymbol(  # noqa: N802
+    async def GetSymbol(
         self, request: symbols_pb2.GetSymbolRequest, context: Any
     ) -> symbols_pb2.GetSymbolResponse:
         key = requests.key(request.ticker, request.asset_class, request.symbol_id)
@@ -73,7 +73,7 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return symbols_pb2.GetSymbolResponse(symbol=to_symbol(symbol), found_under=to_found_under(symbol, found))
 
     @scopes("symbols.read")
-    async def ListSymbols(  # noqa: N802
+    async def ListSymbols(
         self, request: symbols_pb2.ListSymbolsRequest, context: Any
     ) -> symbols_pb2.ListSymbolsResponse:
         chosen, size = requests.listing(request), page_size(request.page_size)
@@ -86,7 +86,7 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return answer
 
     @scopes("symbols.write")
-    async def UpdateSymbol(  # noqa: N802
+    async def UpdateSymbol(
         self, request: symbols_pb2.UpdateSymbolRequest, context: Any
     ) -> symbols_pb2.UpdateSymbolResponse:
         named, changed = request.symbol, requests.changed(request)
@@ -97,28 +97,28 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return symbols_pb2.UpdateSymbolResponse(symbol=to_symbol(symbol))
 
     @scopes("symbols.write")
-    async def ActivateSymbols(  # noqa: N802
+    async def ActivateSymbols(
         self, request: symbols_pb2.ActivateSymbolsRequest, context: Any
     ) -> symbols_pb2.ActivateSymbolsResponse:
         matched, changed = await self._set_active(request, active=True)
         return symbols_pb2.ActivateSymbolsResponse(matched=matched, changed=changed)
 
     @scopes("symbols.write")
-    async def DeactivateSymbols(  # noqa: N802
+    async def DeactivateSymbols(
         self, request: symbols_pb2.DeactivateSymbolsRequest, context: Any
     ) -> symbols_pb2.DeactivateSymbolsResponse:
         matched, changed = await self._set_active(request, active=False)
         return symbols_pb2.DeactivateSymbolsResponse(matched=matched, changed=changed)
 
     @scopes("symbols.write")
-    async def DeleteSymbol(  # noqa: N802
+    async def DeleteSymbol(
         self, request: symbols_pb2.DeleteSymbolRequest, context: Any
     ) -> symbols_pb2.DeleteSymbolResponse:
         await self._registry.delete(calls.current(), requests.symbol_key(request.symbol))
         return symbols_pb2.DeleteSymbolResponse()
 
     @scopes("symbols.write")
-    async def RecordTickerChange(  # noqa: N802
+    async def RecordTickerChange(
         self, request: symbols_pb2.RecordTickerChangeRequest, context: Any
     ) -> symbols_pb2.RecordTickerChangeResponse:
         key = requests.symbol_key(request.symbol)
@@ -128,14 +128,14 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return symbols_pb2.RecordTickerChangeResponse(symbol=to_symbol(symbol))
 
     @scopes("symbols.read")
-    async def GetSymbolStatistics(  # noqa: N802
+    async def GetSymbolStatistics(
         self, request: symbols_pb2.GetSymbolStatisticsRequest, context: Any
     ) -> symbols_pb2.GetSymbolStatisticsResponse:
         key = requests.key(request.ticker, request.asset_class, request.symbol_id)
         return symbols_pb2.GetSymbolStatisticsResponse(statistics=to_statistics(await self._statistics.one(key)))
 
     @scopes("symbols.read")
-    async def ListSymbolStatistics(  # noqa: N802
+    async def ListSymbolStatistics(
         self, request: symbols_pb2.ListSymbolStatisticsRequest, context: Any
     ) -> symbols_pb2.ListSymbolStatisticsResponse:
         asset_class, size = requests.optional_class(request.asset_class), page_size(request.page_size)
@@ -148,7 +148,7 @@ class SymbolServicer(symbols_pb2_grpc.SymbolServiceServicer):
         return answer
 
     @scopes("symbols.read")
-    async def GetRegistryStatistics(  # noqa: N802
+    async def GetRegistryStatistics(
         self, request: symbols_pb2.GetRegistryStatisticsRequest, context: Any
     ) -> symbols_pb2.GetRegistryStatisticsResponse:
         stalest = request.stalest if request.HasField("stalest") else DEFAULT_STALEST

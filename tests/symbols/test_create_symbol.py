@@ -95,63 +95,59 @@ async def test_a_refused_request_leaves_its_request_id_free(symbols):
     assert (await symbols.CreateSymbol(request("INTC", request_id=request_id))).symbol.ticker == "INTC"
 
 
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"ticker": "aapl"}, "symbol.ticker"),
-        ({"ticker": ""}, "symbol.ticker"),
-        ({"ticker": "A" * 33}, "symbol.ticker"),
-        ({"ticker": "BTC-USD"}, "symbol.ticker"),
-        ({"asset_class": 0}, "symbol.asset_class"),
-        ({"asset_class": 9}, "symbol.asset_class"),
-        ({"name": "x" * 201}, "symbol.name"),
-        ({"name": "a\x00b"}, "symbol.name"),
-        ({"exchange": "nasdaq"}, "symbol.exchange"),
-        ({"type": "common stock"}, "symbol.type"),
-        ({"figi": "BBG"}, "symbol.figi"),
-        ({"list_date": "2020-02-30"}, "symbol.list_date"),
-        ({"list_date": "20200203"}, "symbol.list_date"),
-        ({"list_date": "1899-12-31"}, "symbol.list_date"),
-        ({"list_date": "2020-01-02", "delist_date": "2020-01-01"}, "symbol.delist_date"),
-        ({"timeframes": [types.TIMEFRAME_5M]}, "symbol.timeframes[0]"),
-        ({"from_date": "2020-01-02", "to_date": "2020-01-01"}, "symbol.from_date"),
-        ({"delist_date": "2020-01-02", "to_date": "2020-01-03"}, "symbol.to_date"),
-    ],
-)
-async def test_what_breaks_a_rule_is_named(symbols, fields, field):
+WRONG = [
+    ({"ticker": "aapl"}, "symbol.ticker"),
+    ({"ticker": ""}, "symbol.ticker"),
+    ({"ticker": "A" * 33}, "symbol.ticker"),
+    ({"ticker": "BTC-USD"}, "symbol.ticker"),
+    ({"asset_class": 0}, "symbol.asset_class"),
+    ({"asset_class": 9}, "symbol.asset_class"),
+    ({"name": "x" * 201}, "symbol.name"),
+    ({"name": "a\x00b"}, "symbol.name"),
+    ({"exchange": "nasdaq"}, "symbol.exchange"),
+    ({"type": "common stock"}, "symbol.type"),
+    ({"figi": "BBG"}, "symbol.figi"),
+    ({"list_date": "2020-02-30"}, "symbol.list_date"),
+    ({"list_date": "20200203"}, "symbol.list_date"),
+    ({"list_date": "1899-12-31"}, "symbol.list_date"),
+    ({"list_date": "2020-01-02", "delist_date": "2020-01-01"}, "symbol.delist_date"),
+    ({"timeframes": [types.TIMEFRAME_5M]}, "symbol.timeframes[0]"),
+    ({"from_date": "2020-01-02", "to_date": "2020-01-01"}, "symbol.from_date"),
+    ({"delist_date": "2020-01-02", "to_date": "2020-01-03"}, "symbol.to_date"),
+]
+
+
+async def test_what_breaks_a_rule_is_named(symbols):
     """INVALID_ARGUMENT names the field."""
-    refused = await refusal(symbols.CreateSymbol(request(**{"ticker": "AAPL", **fields})), "FIELD_INVALID")
-    assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert violations(refused) == [field]
+    for fields, field in WRONG:
+        refused = await refusal(symbols.CreateSymbol(request(**{"ticker": "AAPL", **fields})), "FIELD_INVALID")
+        assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert violations(refused) == [field]
 
+    async def test_all_that_is_wrong_is_said_at_once(symbols):
+        """One answer names every field."""
+        wrong = create(symbols, "aapl", figi="x", from_date="soon", timeframes=[3])
+        refused = await refusal(wrong, "FIELD_INVALID")
+        assert violations(refused) == ["symbol.ticker", "symbol.timeframes[0]", "symbol.figi", "symbol.from_date"]
 
-async def test_all_that_is_wrong_is_said_at_once(symbols):
-    """One answer names every field."""
-    wrong = create(symbols, "aapl", figi="x", from_date="soon", timeframes=[3])
-    refused = await refusal(wrong, "FIELD_INVALID")
-    assert violations(refused) == ["symbol.ticker", "symbol.timeframes[0]", "symbol.figi", "symbol.from_date"]
+    async def test_a_ticker_may_change_hands(symbols):
+        """META was an ETF until January 2022 and is Meta since June: two symbols, each found at its date."""
+        fund = await create(symbols, "META", ETF, from_date="2021-06-30", to_date="2022-01-28")
+        meta = await create(symbols, "META", from_date="2022-06-09")
+        for day, holder in (("2021-07-01", fund), ("2023-01-03", meta), ("", meta)):
+            assert (await get(symbols, "META", date=day)).symbol_id == holder.symbol_id
+        await refusal(get(symbols, "META", date="2022-03-01"), "SYMBOL_NOT_FOUND")
 
+    async def test_days_that_another_symbol_holds_are_refused(symbols):
+        """TICKER_TAKEN names the symbol, also of another class: both would want the same bars of the provider."""
+        meta = await create(symbols, "META", from_date="2022-06-09")
+        refused = await refusal(create(symbols, "META", ETF), "TICKER_TAKEN")
+        assert refused.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert dict(info(refused).metadata) == {"symbol_id": str(meta.symbol_id), "ticker": "META"}
 
-async def test_a_ticker_may_change_hands(symbols):
-    """META was an ETF until January 2022 and is Meta since June: two symbols, each found at its date."""
-    fund = await create(symbols, "META", ETF, from_date="2021-06-30", to_date="2022-01-28")
-    meta = await create(symbols, "META", from_date="2022-06-09")
-    for day, holder in (("2021-07-01", fund), ("2023-01-03", meta), ("", meta)):
-        assert (await get(symbols, "META", date=day)).symbol_id == holder.symbol_id
-    await refusal(get(symbols, "META", date="2022-03-01"), "SYMBOL_NOT_FOUND")
-
-
-async def test_days_that_another_symbol_holds_are_refused(symbols):
-    """TICKER_TAKEN names the symbol, also of another class: both would want the same bars of the provider."""
-    meta = await create(symbols, "META", from_date="2022-06-09")
-    refused = await refusal(create(symbols, "META", ETF), "TICKER_TAKEN")
-    assert refused.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert dict(info(refused).metadata) == {"symbol_id": str(meta.symbol_id), "ticker": "META"}
-
-
-async def test_a_delisted_symbol_gives_its_ticker_up(symbols):
-    """After the last day of trading another symbol may have the ticker."""
-    old = await create(symbols, "X", delist_date="2015-03-31")
-    new = await create(symbols, "X", from_date="2015-04-01")
-    assert [span.to_date for span in old.tickers] == ["2015-03-31"]
-    assert (await get(symbols, "X")).symbol_id == new.symbol_id
+    async def test_a_delisted_symbol_gives_its_ticker_up(symbols):
+        """After the last day of trading another symbol may have the ticker."""
+        old = await create(symbols, "X", delist_date="2015-03-31")
+        new = await create(symbols, "X", from_date="2015-04-01")
+        assert [span.to_date for span in old.tickers] == ["2015-03-31"]
+        assert (await get(symbols, "X")).symbol_id == new.symbol_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,11 +12,11 @@ from services.symbols.spans import Holding, Span, holders, present
 from services.symbols.store.rows import Details, Found, SeriesState, Symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     import asyncpg
 
-    from services.kit.db import Database
+    from services.kit.db import Connection, Database
     from services.symbols.store.rows import Filter, Key
 
 HOLDINGS = """
@@ -51,21 +52,23 @@ CROSS JOIN LATERAL (
 ORDER BY w.n
 """
 
-# The ticker shown is the present one, else the last one held, else the first one to come. The bounds stand without OR, so
-# that a page reads its own rows of tickers_in_order and no others.
+# The ticker shown is the present one, else the last one held, else the first one to come. The bounds stand without OR,
+# so that a page reads its own rows of tickers_in_order and no others.
 PAGE = """
 SELECT t.symbol_id, t.asset_class, t.ticker
 FROM symbols.tickers t
 JOIN symbols.symbols s USING (symbol_id)
-WHERE (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::text COLLATE "C", $3::int)
+CROSS JOIN LATERAL (
+  SELECT each.from_date
+  FROM symbols.tickers each
+  WHERE each.symbol_id = s.symbol_id
+  ORDER BY each.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+           abs(each.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
+  LIMIT 1
+) shown
+WHERE t.from_date = shown.from_date
+  AND (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::text COLLATE "C", $3::int)
   AND t.asset_class <= $4::smallint
-  AND t.from_date = (
-    SELECT shown.from_date
-    FROM symbols.tickers shown
-    WHERE shown.symbol_id = t.symbol_id
-    ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
-             abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
-    LIMIT 1)
   AND (NOT $5::bool OR s.active)
   AND ($6::smallint IS NULL
        OR EXISTS (SELECT FROM ingest.series_figures f WHERE f.symbol_id = s.symbol_id AND f.state = $6)
@@ -91,6 +94,8 @@ WHERE (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::te
 ORDER BY t.asset_class, t.ticker COLLATE "C", t.symbol_id
 LIMIT $11
 """
+
+PLAN_ANEW = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 _MAX_ID = 2**31 - 1
 LAST_CLASS = max(CLASSES)
@@ -178,11 +183,22 @@ class Symbols:
         self, chosen: Filter, after: Sequence[Any] | None, size: int
     ) -> tuple[list[Symbol], Position | None]:
         """Returns a page of symbols, and the position of its last one if there are more."""
-        async with self._db.connection() as conn:
+        async with planned_anew(self._db) as conn:
             positions = await page(conn, chosen, after, size + 1)
             shown = positions[:size]
             symbols = await get_all(conn, [symbol_id for _, _, symbol_id in shown])
         return symbols, shown[-1] if len(positions) > size else None
+
+
+@asynccontextmanager
+async def planned_anew(db: Database) -> AsyncIterator[Connection]:
+    """Lends a connection that plans each statement for its values.
+
+    One plan for all values would have to serve every filter, and sort the whole registry for each page.
+    """
+    async with db.transaction() as conn:
+        await conn.execute(PLAN_ANEW)
+        yield conn
 
 
 def start(asset_class: int | None) -> Position:

@@ -22,11 +22,11 @@ SELECT s.symbol_id, s.asset_class, t.ticker, f.timeframe, f.state, f.last_error,
        f.first_ordinal, f.last_ordinal, f.closed_ordinal
 FROM symbols.symbols s
 CROSS JOIN LATERAL (
-  SELECT shown.ticker
-  FROM symbols.tickers shown
-  WHERE shown.symbol_id = s.symbol_id
-  ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
-           abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
+  SELECT each.ticker
+  FROM symbols.tickers each
+  WHERE each.symbol_id = s.symbol_id
+  ORDER BY each.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+           abs(each.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
   LIMIT 1
 ) t
 LEFT JOIN ingest.series_figures f USING (symbol_id)
@@ -39,15 +39,17 @@ WITH page AS MATERIALIZED (
   SELECT t.symbol_id, t.asset_class, t.ticker
   FROM symbols.tickers t
   JOIN symbols.symbols s USING (symbol_id)
-  WHERE (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::text COLLATE "C", $3::int)
+  CROSS JOIN LATERAL (
+    SELECT each.from_date
+    FROM symbols.tickers each
+    WHERE each.symbol_id = s.symbol_id
+    ORDER BY each.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+             abs(each.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
+    LIMIT 1
+  ) shown
+  WHERE t.from_date = shown.from_date
+    AND (t.asset_class, t.ticker COLLATE "C", t.symbol_id) > ($1::smallint, $2::text COLLATE "C", $3::int)
     AND t.asset_class <= $4::smallint
-    AND t.from_date = (
-      SELECT shown.from_date
-      FROM symbols.tickers shown
-      WHERE shown.symbol_id = t.symbol_id
-      ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
-               abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
-      LIMIT 1)
     AND (NOT $5::bool OR s.active)
   ORDER BY t.asset_class, t.ticker COLLATE "C", t.symbol_id
   LIMIT $6
@@ -56,7 +58,12 @@ SELECT p.symbol_id, p.asset_class, p.ticker, f.timeframe, f.state, f.last_error,
        f.bars, f.first_ts, f.last_ts, f.validated, f.rejected, f.sessions_present,
        f.first_ordinal, f.last_ordinal, f.closed_ordinal
 FROM page p
-LEFT JOIN ingest.series_figures f USING (symbol_id)
+LEFT JOIN LATERAL (
+  SELECT *
+  FROM ingest.series_figures
+  WHERE symbol_id = p.symbol_id
+  OFFSET 0 -- each symbol by itself: planned as one join, it would work out the figures of all symbols for every page
+) f ON true
 ORDER BY p.asset_class, p.ticker COLLATE "C", p.symbol_id, f.timeframe
 """
 
@@ -94,11 +101,11 @@ SELECT
          ORDER BY behind DESC, symbol_id, timeframe
          LIMIT $1) x
    CROSS JOIN LATERAL (
-     SELECT shown.ticker
-     FROM symbols.tickers shown
-     WHERE shown.symbol_id = x.symbol_id
-     ORDER BY shown.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
-              abs(shown.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
+     SELECT each.ticker
+     FROM symbols.tickers each
+     WHERE each.symbol_id = x.symbol_id
+     ORDER BY each.from_date > (statement_timestamp() AT TIME ZONE 'UTC')::date,
+              abs(each.from_date - (statement_timestamp() AT TIME ZONE 'UTC')::date)
      LIMIT 1
    ) t) AS stalest
 """
@@ -138,7 +145,8 @@ class Statistics:
     ) -> tuple[list[SymbolFigures], lookups.Position | None]:
         """Returns a page of symbols, and the position of its last one if there are more."""
         bounds = (*(after or lookups.start(asset_class)), asset_class or lookups.LAST_CLASS)
-        rows = await self._db.fetch(PAGE, *bounds, active_only, size + 1)
+        async with lookups.planned_anew(self._db) as conn:
+            rows = await conn.fetch(PAGE, *bounds, active_only, size + 1)
         symbols = _by_symbol(rows)
         last = symbols[size - 1] if len(symbols) > size else None
         return symbols[:size], (last.asset_class, last.ticker, last.symbol_id) if last else None
