@@ -42,6 +42,7 @@ def cuts(draw):
     return spans
 
 
+spans = st.tuples(st.integers(0, 200), st.integers(0, 200))
 open_slices = ranges.map(lambda found: [OpenSlice(i, *one) for i, one in enumerate(found) if one[0] < one[1]])
 
 
@@ -58,11 +59,12 @@ def sessions_of(plan):
     return [day for planned in plan.slices for day in DAYS if planned.first <= day <= planned.last]
 
 
-@given(ranges, ranges, ranges, cuts(), open_slices, st.integers(0, 200), st.integers(0, 200))
-def test_slices_cover_exactly_the_missing_sessions_and_each_once(asked, outside, deleted, tickers, open_, first, end):
+@given(st.tuples(ranges, ranges, ranges), cuts(), open_slices, spans)
+def test_slices_cover_exactly_the_missing_sessions_and_each_once(given_up_or_held, tickers, open_, span):
+    asked, outside, deleted = given_up_or_held
     known = {"asked": tuple(asked), "outside_plan": tuple(outside), "deleted": tuple(deleted)}
-    plan = plan_series(series(**known, tickers=tickers, open_slices=open_), MISSING, DAYS, first, end)
-    wanted = sessions_in([(first, end)]) & sessions_in([(one.first, one.end) for one in tickers])
+    plan = plan_series(series(**known, tickers=tickers, open_slices=open_), MISSING, DAYS, *span)
+    wanted = sessions_in([span]) & sessions_in([(one.first, one.end) for one in tickers])
     missing = wanted - sessions_in(asked) - sessions_in(outside) - sessions_in(deleted)
     planned = sessions_of(plan)
     shared = sessions_in([(one.first, one.end) for one in open_ if one.slice_id in plan.shared])
@@ -72,11 +74,11 @@ def test_slices_cover_exactly_the_missing_sessions_and_each_once(asked, outside,
     assert plan.sessions_held == len(wanted & sessions_in(asked))
 
 
-@given(ranges, ranges, cuts(), st.integers(0, 200), st.integers(0, 200))
-def test_a_refetch_covers_all_sessions_whatever_is_known(asked, deleted, tickers, first, end):
+@given(ranges, ranges, cuts(), spans)
+def test_a_refetch_covers_all_sessions_whatever_is_known(asked, deleted, tickers, span):
     known = series(asked=tuple(asked), deleted=tuple(deleted), outside_plan=tuple(asked), tickers=tickers)
-    plan = plan_series(known, REFETCH, DAYS, first, end)
-    assert set(sessions_of(plan)) == sessions_in([(first, end)]) & sessions_in(
+    plan = plan_series(known, REFETCH, DAYS, *span)
+    assert set(sessions_of(plan)) == sessions_in([span]) & sessions_in(
         [(one.first, one.end) for one in tickers]
     )
 
