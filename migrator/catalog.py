@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-# Nothing is in the search path, so every name is printed with its schema, whoever asks.
-SETTINGS = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''"
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# Every name is printed with its schema, whoever asks.
+UNNAMED = "SET LOCAL search_path = ''"
 
 SCHEMAS = """
 SELECT 'schema', quote_ident(nspname), format('CREATE SCHEMA %I;', nspname)
@@ -247,12 +248,18 @@ class CatalogObject:
 
 async def read_catalog(conn: asyncpg.Connection, schemas: Iterable[str] | None = None) -> list[CatalogObject]:
     """Returns the objects in an order in which their SQL can be run; of all schemas, or of those named."""
-    await conn.execute(SETTINGS)
+    await conn.execute(BEGIN)
     try:
-        names = sorted(schemas) if schemas is not None else await conn.fetchval(SCHEMA_NAMES)
-        rows = [*await conn.fetch(SCHEMAS), *await conn.fetch(EXTENSIONS)]
-        for query in OF_SCHEMAS:
-            rows += await conn.fetch(query, names)
+        return await read_objects(conn, schemas)
     finally:
         await conn.execute("ROLLBACK")
+
+
+async def read_objects(conn: asyncpg.Connection, schemas: Iterable[str] | None = None) -> list[CatalogObject]:
+    """Returns what `read_catalog` does, as the transaction under way sees it."""
+    await conn.execute(UNNAMED)
+    names = sorted(schemas) if schemas is not None else await conn.fetchval(SCHEMA_NAMES)
+    rows = [*await conn.fetch(SCHEMAS), *await conn.fetch(EXTENSIONS)]
+    for query in OF_SCHEMAS:
+        rows += await conn.fetch(query, names)
     return [CatalogObject(*row) for row in rows]

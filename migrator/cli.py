@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Command = Callable[[argparse.Namespace, Output, str], Awaitable[Exit]]
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 DESCRIPTION = """\
 Brings a PostgreSQL database to the schema of this release, and keeps it honest.
 
@@ -34,29 +36,34 @@ exit codes:  0 done   1 a file's SQL failed   2 bad files or usage   3 files are
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Runs one command and returns its exit code."""
-    options = _parser().parse_args(arguments)
-    options.environ = environ
+    return asyncio.run(execute(parser().parse_args(arguments), environ))
+
+
+async def execute(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Runs the command as a task that SIGTERM and SIGINT cancel, so that the statement under way is cancelled, too."""
     output = Output(json=options.json)
+    task = asyncio.ensure_future(_run(options, output, environ))
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, task.cancel)
     try:
-        command: Command = options.command
-        return int(asyncio.run(_until_signalled(command, options, output, environ)))
+        return int(await task)
     except MigratorError as error:
         output.error(error)
         return int(error.exit_code)
-    except (asyncio.CancelledError, KeyboardInterrupt):
+    except asyncio.CancelledError:
         output.note("interrupted: nothing is half-done, run it again")
         return int(Exit.TRY_AGAIN)
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
 
 
-async def _until_signalled(
-    command: Command, options: argparse.Namespace, output: Output, environ: Mapping[str, str]
-) -> Exit:
-    """Runs the command as a task that SIGTERM and SIGINT cancel, so that the statement under way is cancelled, too."""
-    task = asyncio.ensure_future(command(options, output, database_url(environ) if options.needs_database else ""))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    return await task
+async def _run(options: argparse.Namespace, output: Output, environ: Mapping[str, str]) -> Exit:
+    options.environ = environ
+    dsn = database_url(environ) if options.needs_database else ""
+    command: Command = options.command
+    return await command(options, output, dsn)
 
 
 def database_url(environ: Mapping[str, str]) -> str:
@@ -67,18 +74,19 @@ def database_url(environ: Mapping[str, str]) -> str:
     return url
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Returns what reads the command line."""
+    found = argparse.ArgumentParser(
         prog="python -m migrator",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = found.add_subparsers(required=True, metavar="COMMAND")
     _add_up(commands)
     _add_readers(commands)
     _add_writers(commands)
-    return parser
+    return found
 
 
 def _add(

@@ -99,6 +99,7 @@ class Run:
     outcome: Outcome = field(default_factory=Outcome)
     conn: asyncpg.Connection | None = None
     watch: Watch | None = None
+    unsure: int = 0
 
     async def up(self) -> Outcome:
         """Runs to the end, also over a connection that broke in COMMIT: then the history says what happened."""
@@ -121,6 +122,7 @@ class Run:
         conn = self.conn = await connect.connect(self.dsn, self.options.wait, self.say, before_waiting=self._check_all)
         server = await connect.look(conn)
         plan = await self._plan(conn)
+        self._settle(plan)
         if plan.pending:
             # Most runs find nothing to do, and take no lock for it.
             check(plan.pending)
@@ -131,6 +133,12 @@ class Run:
         self.outcome.version = max([plan.version, *(migration.version for migration in plan.pending)])
         self.outcome.notes = plan.notes
         return self.outcome
+
+    def _settle(self, plan: Plan) -> None:
+        """Counts a file as applied by this run if its COMMIT went through though no answer came."""
+        for row in plan.applied:
+            if row.version == self.unsure:
+                self.outcome.applied.append(Applied(row.version, row.name, row.duration_ms))
 
     def _check_all(self) -> None:
         check(self.files)
@@ -156,6 +164,9 @@ class Run:
             again = any(row.version == migration.version for row in plan.unfinished)
             try:
                 milliseconds = await self._apply_one(conn, migration, again=again)
+            except CommitUnknown:
+                self.unsure = migration.version
+                raise
             except MigratorError as error:
                 error.problems.append(self._left(plan, index))
                 raise

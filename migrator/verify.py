@@ -57,11 +57,19 @@ def require_newest(plan: Plan) -> None:
 
 
 async def read_live(conn: asyncpg.Connection, expected: Expected) -> list[CatalogObject]:
-    """Reads the catalog of the expected schemas and of public, with the grants of the expected roles and of PUBLIC."""
-    schemas = {item.name for item in expected.objects if item.kind == "schema"}
+    """Reads what of the live catalog is to be compared."""
+    return ours(await read_catalog(conn, schemas_of(expected) | {"public"}), expected)
+
+
+def schemas_of(expected: Expected) -> set[str]:
+    """Returns the schemas that the files make."""
+    return {item.name for item in expected.objects if item.kind == "schema"}
+
+
+def ours(found: Sequence[CatalogObject], expected: Expected) -> list[CatalogObject]:
+    """Leaves out other people's schemas and extensions, and the grants of roles that the files do not name."""
     roles = {role for item in expected.objects if (role := _grantee(item))} | {"PUBLIC"}
-    found = await read_catalog(conn, schemas | {"public"})
-    return [item for item in found if _is_ours(item, schemas, roles, expected)]
+    return [item for item in found if _is_ours(item, schemas_of(expected), roles, expected)]
 
 
 def differences(

@@ -1,0 +1,92 @@
+"""A file that waits for a table's lock gives way to readers, and tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from migrator.apply import Patience
+from migrator.errors import TryAgain
+from migrator.runner import Options, up
+from tests.migrator.support import applied
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import asyncpg
+
+    from tests.migrator.conftest import Folder
+
+ALTER = "ALTER TABLE t ADD COLUMN m int"
+
+
+@pytest.fixture
+async def table(empty_database: str, folder: Folder) -> Folder:
+    """A database with a table, and a file that wants its strongest lock."""
+    await up(empty_database, folder.add("0001_t.sql", "CREATE TABLE t AS SELECT 1 AS n").path)
+    return folder.add("0002_alter.sql", ALTER)
+
+
+async def test_readers_pass_while_a_file_waits_for_a_long_one(
+    empty_database: str, table: Folder, connect: Callable[..., Awaitable[asyncpg.Connection]]
+) -> None:
+    """Behind a lock that is asked for without end, this reader would wait as long as the long one reads."""
+    long_reader, reader = await connect(empty_database), await connect(empty_database)
+    await long_reader.execute("BEGIN; SELECT * FROM t")
+    options = Options(patience=Patience(lock_timeout_ms=100))
+    said: list[str] = []
+    waiting = asyncio.create_task(up(empty_database, table.path, options=options, say=said.append))
+    passed, longest, started = 0, 0.0, time.monotonic()
+    while time.monotonic() - started < 1.5:
+        asked = time.monotonic()
+        await reader.fetch("SELECT * FROM t")
+        longest = max(longest, time.monotonic() - asked)
+        passed += 1
+        await asyncio.sleep(0.005)
+    assert not waiting.done()
+    await long_reader.execute("COMMIT")
+    assert [done.name for done in (await waiting).applied] == ["0002_alter"]
+    assert passed > 20
+    assert longest < 1.0, "a reader queued behind the file"
+    assert "trying again" in said[0]
+
+
+async def test_when_patience_ends_nothing_is_changed_and_the_blockers_are_named(
+    empty_database: str,
+    table: Folder,
+    conn: asyncpg.Connection,
+    connect: Callable[..., Awaitable[asyncpg.Connection]],
+) -> None:
+    reader = await connect(empty_database, server_settings={"application_name": "long report"})
+    await reader.execute("BEGIN; SELECT * FROM t")
+    options = Options(patience=Patience(lock_timeout_ms=100, retry_for=0.6))
+    with pytest.raises(TryAgain) as caught:
+        await up(empty_database, table.path, options=options)
+    assert "nothing was changed" in str(caught.value)
+    assert f"pid {reader.get_server_pid()} (long report, idle in transaction" in str(caught.value)
+    assert await applied(conn) == [1]
+
+
+async def test_a_deadlock_with_an_application_is_tried_again(
+    empty_database: str, table: Folder, connect: Callable[..., Awaitable[asyncpg.Connection]]
+) -> None:
+    """The application takes u then t, the file t then u; the file has waited longer, so it is the one to give way."""
+    application = await connect(empty_database)
+    await application.execute("CREATE TABLE u ()")
+    await application.execute("BEGIN; LOCK TABLE u")
+    table.add("0002_alter.sql", f"SET LOCAL lock_timeout = 0; {ALTER}; LOCK TABLE u")
+    said: list[str] = []
+
+    async def cross() -> None:
+        while not await application.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'u'::regclass)"
+        ):
+            await asyncio.sleep(0.01)
+        await application.execute("SELECT pg_sleep(0.3); SELECT * FROM t; COMMIT")
+
+    _, outcome = await asyncio.gather(cross(), up(empty_database, table.path, say=said.append))
+    assert [done.version for done in outcome.applied] == [2]
+    assert any("deadlock detected" in text for text in said)
