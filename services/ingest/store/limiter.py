@@ -24,19 +24,19 @@ SELECT generate_series(1, $1::integer)
 ON CONFLICT (slot) DO NOTHING
 """
 
-# Slots above the setting are not granted; while the minute of one of them lasts, since the setting was higher when they
-# were, one below waits instead.
+# Slots above the setting are not granted. While the minute of one of them lasts, since the setting was higher then, no
+# other is either.
 GRANT = """
 WITH free AS (
   SELECT slot
   FROM ingest.limiter
-  WHERE slot <= $1 - (
-      SELECT count(*)
-      FROM ingest.limiter
+  WHERE slot <= $1
+    AND grant_time <= clock_timestamp() - make_interval(secs => $2)
+    AND NOT EXISTS (
+      SELECT FROM ingest.limiter
       WHERE slot > $1
         AND grant_time > clock_timestamp() - make_interval(secs => $2)
     )
-    AND grant_time <= clock_timestamp() - make_interval(secs => $2)
   ORDER BY grant_time, slot
   LIMIT 1
   FOR UPDATE SKIP LOCKED
@@ -57,9 +57,11 @@ WHERE slot = $1
 """
 
 NEXT_GRANT = """
-SELECT greatest(0, extract(epoch FROM min(greatest(grant_time, 'epoch')) - clock_timestamp()) + $2)::double precision
+SELECT greatest(0, extract(epoch FROM greatest(
+         min(grant_time) FILTER (WHERE slot <= $1 AND grant_time > '-infinity'),
+         max(grant_time) FILTER (WHERE slot > $1 AND grant_time > '-infinity')
+       ) - clock_timestamp()) + $2)::double precision
 FROM ingest.limiter
-WHERE slot <= $1
 """
 
 
