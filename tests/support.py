@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import signal
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -113,3 +118,82 @@ def violations(error: grpc.aio.AioRpcError) -> list[str]:
     """Returns the names of the fields that a failed call's BadRequest names."""
     found = detail(error, error_details_pb2.BadRequest())
     return [one.field for one in found.field_violations] if found else []
+
+
+class Process:
+    """A service as a process of its own; its log is read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.events: list[dict[str, Any]] = []
+        self.text: list[str] = []
+        self._reader = asyncio.create_task(self._read())
+        self._changed = asyncio.Condition()
+
+    @classmethod
+    async def start(cls, module: str, variables: dict[str, str]) -> Process:
+        """Starts `python -m module` and waits until it serves."""
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            env={**os.environ, "PYTHONPATH": path, "LOG_FORMAT": "json", **variables},
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        started = cls(process)
+        await started.event("serving")
+        return started
+
+    @property
+    def target(self) -> str:
+        """Its address."""
+        port = next(event["port"] for event in self.events if event["event"] == "listening")
+        return f"127.0.0.1:{port}"
+
+    async def event(self, name: str, seconds: float = 20.0) -> dict[str, Any]:
+        """Waits for a line of the log."""
+        async with asyncio.timeout(seconds), self._changed:
+            while True:
+                for event in self.events:
+                    if event["event"] == name:
+                        return event
+                assert not self._reader.done(), "".join(self.text)
+                await self._changed.wait()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> int:
+        """Waits for its end and returns the exit code."""
+        code = await self._process.wait()
+        await self._reader
+        return code
+
+    async def stop(self) -> None:
+        """Kills it if it is still there."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self.end()
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self.text.append(line.decode())
+            if line.startswith(b"{"):
+                self.events.append(json.loads(line))
+            async with self._changed:
+                self._changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
+
+
+@asynccontextmanager
+async def auth_process(database: Any, **variables: str) -> AsyncIterator[Process]:
+    """Runs the auth service as a process."""
+    process = await Process.start("services.auth", environment(database.auth_url, **variables))
+    try:
+        yield process
+    finally:
+        await process.stop()

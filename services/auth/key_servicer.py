@@ -59,9 +59,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         self._changed = changed
 
     @scopes("keys.write")
-    async def CreateKey(  # noqa: N802
-        self, request: auth_pb2.CreateKeyRequest, context: Any
-    ) -> auth_pb2.CreateKeyResponse:
+    async def CreateKey(self, request: auth_pb2.CreateKeyRequest, context: Any) -> auth_pb2.CreateKeyResponse:
         call = calls.current()
         secret = keys.new_secret()
         new = _new_key(request, secret, call.key_id)
@@ -78,15 +76,11 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return answer
 
     @scopes("keys.read")
-    async def GetKey(  # noqa: N802
-        self, request: auth_pb2.GetKeyRequest, context: Any
-    ) -> auth_pb2.GetKeyResponse:
+    async def GetKey(self, request: auth_pb2.GetKeyRequest, context: Any) -> auth_pb2.GetKeyResponse:
         return auth_pb2.GetKeyResponse(key=to_key(await self._store.get(checks.uuid("key_id", request.key_id))))
 
     @scopes("keys.read")
-    async def ListKeys(  # noqa: N802
-        self, request: auth_pb2.ListKeysRequest, context: Any
-    ) -> auth_pb2.ListKeysResponse:
+    async def ListKeys(self, request: auth_pb2.ListKeysRequest, context: Any) -> auth_pb2.ListKeysResponse:
         size = paging.page_size(request.page_size)
         filters = b"active" if request.active_only else b""
         position = self._tokens.read(request.page_token, "ListKeys", filters)
@@ -100,9 +94,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return answer
 
     @scopes("keys.write")
-    async def UpdateKey(  # noqa: N802
-        self, request: auth_pb2.UpdateKeyRequest, context: Any
-    ) -> auth_pb2.UpdateKeyResponse:
+    async def UpdateKey(self, request: auth_pb2.UpdateKeyRequest, context: Any) -> auth_pb2.UpdateKeyResponse:
         key_id = checks.uuid("key.key_id", request.key.key_id)
         present = [field.name for field, _ in request.key.ListFields()]
         paths = requests.update_paths(request.update_mask.paths, present)
@@ -117,9 +109,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return auth_pb2.UpdateKeyResponse(key=await self._change(key_id, change))
 
     @scopes("keys.write")
-    async def RevokeKey(  # noqa: N802
-        self, request: auth_pb2.RevokeKeyRequest, context: Any
-    ) -> auth_pb2.RevokeKeyResponse:
+    async def RevokeKey(self, request: auth_pb2.RevokeKeyRequest, context: Any) -> auth_pb2.RevokeKeyResponse:
         key_id = checks.uuid("key_id", request.key_id)
 
         async def change(conn: Connection, _before: KeyRow) -> None:
@@ -128,9 +118,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return auth_pb2.RevokeKeyResponse(key=await self._change(key_id, change))
 
     @scopes("keys.write")
-    async def RestoreKey(  # noqa: N802
-        self, request: auth_pb2.RestoreKeyRequest, context: Any
-    ) -> auth_pb2.RestoreKeyResponse:
+    async def RestoreKey(self, request: auth_pb2.RestoreKeyRequest, context: Any) -> auth_pb2.RestoreKeyResponse:
         key_id = checks.uuid("key_id", request.key_id)
 
         async def change(conn: Connection, before: KeyRow) -> None:
@@ -140,9 +128,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return auth_pb2.RestoreKeyResponse(key=await self._change(key_id, change))
 
     @scopes("keys.write")
-    async def RotateKey(  # noqa: N802
-        self, request: auth_pb2.RotateKeyRequest, context: Any
-    ) -> auth_pb2.RotateKeyResponse:
+    async def RotateKey(self, request: auth_pb2.RotateKeyRequest, context: Any) -> auth_pb2.RotateKeyResponse:
         call = calls.current()
         key_id = checks.uuid("key_id", request.key_id)
         overlap = requests.overlap(request.overlap) if request.HasField("overlap") else requests.DEFAULT_OVERLAP
@@ -161,9 +147,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return answer
 
     @scopes("keys.write")
-    async def DeleteKey(  # noqa: N802
-        self, request: auth_pb2.DeleteKeyRequest, context: Any
-    ) -> auth_pb2.DeleteKeyResponse:
+    async def DeleteKey(self, request: auth_pb2.DeleteKeyRequest, context: Any) -> auth_pb2.DeleteKeyResponse:
         key_id = checks.uuid("key_id", request.key_id)
 
         async def change(conn: Connection, _before: KeyRow) -> None:
@@ -173,7 +157,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         return auth_pb2.DeleteKeyResponse()
 
     @scopes("audit.read")
-    async def ListAuditEntries(  # noqa: N802
+    async def ListAuditEntries(
         self, request: auth_pb2.ListAuditEntriesRequest, context: Any
     ) -> auth_pb2.ListAuditEntriesResponse:
         filters = _filters(request)
@@ -189,7 +173,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         )
 
     @scopes("audit.read")
-    async def VerifyAuditLog(  # noqa: N802
+    async def VerifyAuditLog(
         self, request: auth_pb2.VerifyAuditLogRequest, context: Any
     ) -> auth_pb2.VerifyAuditLogResponse:
         start = checks.time("start_time", request.start_time) if request.HasField("start_time") else None

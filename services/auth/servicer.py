@@ -30,18 +30,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._audit = audit
 
     @scopes("service", recorded=False)
-    async def ValidateKey(  # noqa: N802
-        self, request: auth_pb2.ValidateKeyRequest, context: Any
-    ) -> auth_pb2.ValidateKeyResponse:
+    async def ValidateKey(self, request: auth_pb2.ValidateKeyRequest, context: Any) -> auth_pb2.ValidateKeyResponse:
         row = await self._validation.find(request.secret)
         if row is None or (request.peer and not to_principal(row).admits(_peer("peer", request.peer))):
             return auth_pb2.ValidateKeyResponse()
         return auth_pb2.ValidateKeyResponse(key=to_key(row))
 
     @scopes("service", recorded=False)
-    async def RecordCalls(  # noqa: N802
-        self, request: auth_pb2.RecordCallsRequest, context: Any
-    ) -> auth_pb2.RecordCallsResponse:
+    async def RecordCalls(self, request: auth_pb2.RecordCallsRequest, context: Any) -> auth_pb2.RecordCallsResponse:
         writer = checks.uuid("writer", request.writer)
         if request.kind not in KINDS:
             raise InvalidArgument("kind", "must be READS or CHANGES")

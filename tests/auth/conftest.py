@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def target(database) -> AsyncIterator[str]:
-    """The address of an auth service in this process."""
+    """The address of an auth service in this process, for all tests of a module."""
     async with auth_serving(database) as target:
         yield target
 
