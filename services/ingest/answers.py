@@ -144,4 +144,4 @@ def _midnight(day: date | None) -> Timestamp | None:
 
 
 def _duration(seconds: float | None) -> Duration | None:
-    return None if seconds is None else Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+    return None if seconds is None else Duration(seconds=round(seconds))

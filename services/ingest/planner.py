@@ -67,6 +67,8 @@ class Series:
     ticker: str
     timeframe: int
     tickers: Sequence[TickerSpan]
+    listed: int | None = None
+    """The first day on which it traded, where that is known."""
     asked: Ranges = ()
     outside_plan: Ranges = ()
     deleted: Ranges = ()
@@ -75,7 +77,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A span of sessions of one series, under one provider ticker; first and last are days with a session."""
+    """A span of one series, under one provider ticker; first and last are days with a session.
+
+    `sessions` are those in which it may have traded.
+    """
 
     symbol_id: int
     asset_class: int
@@ -175,6 +180,7 @@ def _without_known(plan: Plan, series: Series, wanted: list[Range], days: Sequen
 
 def _cut(series: Series, wanted: list[Range], days: Sequence[int]) -> Iterable[Slice]:
     """Yields a slice for each run of sessions under one provider ticker."""
+    listed = bisect_left(days, series.listed) if series.listed is not None else 0
     for ticker in series.tickers:
         for first, end in intersect(wanted, _positions([(ticker.first, ticker.end)], days)):
             yield Slice(
@@ -184,7 +190,7 @@ def _cut(series: Series, wanted: list[Range], days: Sequence[int]) -> Iterable[S
                 ticker.provider_ticker,
                 days[first],
                 days[end - 1],
-                end - first,
+                max(0, end - max(first, listed)),
             )
 
 

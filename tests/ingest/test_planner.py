@@ -150,6 +150,14 @@ def test_a_request_brings_fifty_thousand_bars_and_a_slice_takes_one_at_least():
     assert Slice(1, CRYPTO, MINUTE, "T", 0, 69, 70).requests == 3
 
 
+def test_nothing_is_expected_before_the_listing_but_it_is_asked_for():
+    (planned,) = plan_series(series(listed=100), MISSING, DAYS, 0, 200).slices
+    assert (planned.first, planned.last) == (DAYS[0], DAYS[-1])
+    assert planned.bars == len([day for day in DAYS if day >= 100])
+    (before,) = plan_series(series(listed=300), MISSING, DAYS, 0, 200).slices
+    assert (before.bars, before.requests) == (0, 1)
+
+
 def test_the_limit_of_requests_decides_how_long_it_takes():
     assert estimated_seconds(5, 5, requests_per_minute=5) < 5
     assert estimated_seconds(15, 15, requests_per_minute=5) == pytest.approx(124)

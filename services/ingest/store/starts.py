@@ -325,6 +325,7 @@ def _series(
         asset_class=symbol.asset_class,
         ticker=symbol.ticker,
         timeframe=timeframe,
+        listed=None if symbol.list_date is None else day_of(symbol.list_date),
         tickers=[TickerSpan(day_of(one.from_date), _end(one.to_date), one.provider_ticker) for one in symbol.spans],
         asked=asked,
         outside_plan=outside_plan,
