@@ -106,10 +106,10 @@ class Chains:
             self.findings.append(Finding(kind, chain, seq, time, detail))
 
     def _first(self, chain: Chain, batch: BatchRow) -> Link:
-        if batch.seq == 1:
-            return Link(0, bytes(32))
         if self.whole and chain in self.bases:
             return self.bases[chain]
+        if batch.seq == 1:
+            return Link(0, bytes(32))
         return Link(batch.seq - 1, batch.prev_hash)
 
 

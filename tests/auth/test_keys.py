@@ -79,9 +79,9 @@ async def test_a_created_key_works_at_once_and_its_secret_is_shown_once(channel,
 async def test_only_a_hash_is_stored(database, root):
     created = await root.make()
     conn = await asyncpg.connect(database.admin_url)
-    assert await conn.fetchval("SELECT digest FROM auth.keys WHERE key_id::text = $1", created.key.key_id) == keys.digest(
-        created.secret
-    )
+    assert await conn.fetchval(
+        "SELECT digest FROM auth.keys WHERE key_id::text = $1", created.key.key_id
+    ) == keys.digest(created.secret)
     dump = await conn.fetchval("SELECT jsonb_agg(to_jsonb(k))::text FROM auth.keys k")
     assert created.secret not in dump
     await conn.close()
