@@ -1,0 +1,105 @@
+"""`mdw status`: are the services well, what is stored, what is under way."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+import grpc
+
+from mdw_client.cli import base
+from mdw_client.cli.backfill import COLUMNS, OPEN, row
+from mdw_client.cli.failures import TRY_AGAIN
+from mdw_client.errors import PermissionDenied
+from mdw_client.settings import PORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mdw.symbols.v1 import symbols_pb2
+
+HEALTH = "/grpc.health.v1.Health/Check"
+SERVING = b"\x08\x01"
+"""HealthCheckResponse{status: SERVING}; its package would hold protobuf below 7."""
+_PATIENCE = 2.0
+
+
+@click.command(cls=base.Command)
+@click.pass_obj
+def status(app: base.App) -> int:
+    """Says whether the services are well, what is stored and what is under way."""
+    asked = {service: _ask(app, service) for service in PORTS}
+    found = {service: health(call) for service, call in asked.items()}
+    if app.as_json:
+        for service, (state, version) in found.items():
+            target = app.client.settings.targets[service]
+            click.echo(json.dumps({"service": service, "target": target, "state": state, "version": version}))
+    else:
+        for service, (state, version) in found.items():
+            app.print(f"{service:8} {app.client.settings.targets[service]:32} {state} {version}".rstrip())
+    well = all(state == "SERVING" for state, _ in found.values())
+    for service, show in (("symbols", _stored), ("ingest", _under_way)):
+        if found[service][0] == "SERVING":
+            _unless_denied(app, show)
+    return 0 if well else TRY_AGAIN
+
+
+def _ask(app: base.App, service: str) -> Any:
+    check: Any = app.client.channel(service).unary_unary(HEALTH, request_serializer=bytes, response_deserializer=bytes)
+    return check.future(b"", timeout=_PATIENCE)
+
+
+def health(call: Any) -> tuple[str, str]:
+    """Returns SERVING, NOT_SERVING or AWAY, and the service's version where it says one."""
+    try:
+        answer = call.result()
+    except grpc.RpcError:
+        return "AWAY", ""
+    metadata: dict[str, Any] = dict((*call.initial_metadata(), *call.trailing_metadata()))
+    return ("SERVING" if answer == SERVING else "NOT_SERVING"), str(metadata.get("x-mdw-version", ""))
+
+
+def _unless_denied(app: base.App, show: Callable[[base.App], None]) -> None:
+    """Leaves out what this key may not see."""
+    try:
+        show(app)
+    except PermissionDenied as error:
+        app.print(f"({error})")
+
+
+def _stored(app: base.App) -> None:
+    figures = app.client.symbols.registry_statistics(stalest=5)
+    if app.as_json:
+        base.print_json(figures)
+        return
+    app.many(
+        figures.asset_classes,
+        ("class", "symbols#", "active#"),
+        lambda each: (base.asset_class(each.asset_class), f"{each.symbols:,}", f"{each.active:,}"),
+    )
+    app.many(
+        figures.timeframes,
+        ("timeframe", "series#", "bars#", "validated#"),
+        lambda each: (
+            base.timeframe(each.timeframe),
+            f"{each.series:,}",
+            f"{each.bars:,}",
+            f"{each.validated_share:.1%}" if each.HasField("validated_share") else "",
+        ),
+    )
+    behind = [each for each in figures.stalest if each.sessions_behind]
+    if behind:
+        app.many(behind, ("behind", "timeframe", "sessions#"), _behind)
+
+
+def _behind(each: symbols_pb2.StaleSeries) -> tuple[str, str, str]:
+    return each.ticker, base.timeframe(each.timeframe), f"{each.sessions_behind:,}"
+
+
+def _under_way(app: base.App) -> None:
+    found = list(base.first(app.client.backfills.list(states=OPEN), 10))
+    if found or app.as_json:
+        app.many(found, COLUMNS, row)
+    else:
+        app.print("no backfill is under way")
