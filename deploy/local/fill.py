@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mdw_client import AsyncClient
 
 Backfill = ingest_pb2.Backfill
+TITLE = "Daily bars stored (missing: sessions between the first and the last)"
+MOST_ROWS = 100
 LINES_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
 
@@ -44,15 +47,20 @@ async def fill(client: AsyncClient, console: Console, start: date | None) -> Bac
         TextColumn("backfill"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("slices   {task.fields[bars]:,} bars   {task.fields[ticker]:8}"),
+        TextColumn("slices   {task.fields[bars]:,} bars   {task.fields[ticker]:8} {task.fields[left]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=None, bars=0, ticker="")
+        task = progress.add_task("", total=None, bars=0, ticker="", left="")
 
         def show(done: ingest_pb2.Progress) -> None:
             progress.update(
-                task, total=done.slices_total, completed=done.slices_done, bars=_bars(done), ticker=done.current_ticker
+                task,
+                total=done.slices_total,
+                completed=done.slices_done,
+                bars=_bars(done),
+                ticker=done.current_ticker,
+                left=_time_left(done),
             )
 
         return await _follow(client, started, show)
@@ -82,7 +90,10 @@ class Lines:
         now = time.monotonic()
         if now - self._last > LINES_SECONDS or done.slices_done == done.slices_total:
             self._last = now
-            self._console.print(f"backfill: {done.slices_done} of {done.slices_total} slices, {_bars(done):,} bars")
+            text = (
+                f"backfill: {done.slices_done} of {done.slices_total} slices, {_bars(done):,} bars {_time_left(done)}"
+            )
+            self._console.print(text.rstrip())
 
 
 def outcome(backfill: Backfill | None) -> str:
@@ -100,16 +111,14 @@ def outcome(backfill: Backfill | None) -> str:
 
 
 async def table(client: AsyncClient) -> tuple[Table, list[str]]:
-    """Returns the table of the active symbols' daily bars, and the tickers that have none."""
-    symbols = [symbol async for symbol in client.symbols.list(active_only=True)]
+    """Returns the table of the active symbols' daily bars, the first of very many, and the tickers that have none."""
+    symbols = []
+    async for symbol in client.symbols.list(active_only=True):
+        symbols.append(symbol)
+        if len(symbols) == MOST_ROWS:
+            break
     statistics = await asyncio.gather(*(client.symbols.statistics(symbol.symbol_id) for symbol in symbols))
-    found = Table(
-        "symbol",
-        "class",
-        title="Daily bars stored (missing: sessions between the first and the last)",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
+    found = Table("symbol", "class", title=TITLE, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("bars", "first", "last", "missing", "validated"):
         found.add_column(heading, justify="right")
     empty = []
@@ -117,9 +126,10 @@ async def table(client: AsyncClient) -> tuple[Table, list[str]]:
         series = next((one for one in figures.series if one.timeframe == type_pb2.TIMEFRAME_1D), None)
         if series is None or not series.bars:
             empty.append(symbol.ticker)
-        found.add_row(
-            symbol.ticker, type_pb2.AssetClass.Name(symbol.asset_class).rpartition("_")[2].lower(), *_cells(series)
-        )
+        asset_class = type_pb2.AssetClass.Name(symbol.asset_class).rpartition("_")[2].lower()
+        found.add_row(symbol.ticker, asset_class, *_cells(series))
+    if len(symbols) == MOST_ROWS:
+        found.add_row("...")
     return found, empty
 
 
@@ -141,3 +151,8 @@ def _day(time: Timestamp) -> str:
 
 def _bars(done: ingest_pb2.Progress) -> int:
     return done.bars_inserted + done.bars_updated + done.bars_unchanged
+
+
+def _time_left(done: ingest_pb2.Progress) -> str:
+    left = done.estimated_time_left.ToTimedelta()
+    return f"(about {timedelta(seconds=round(left.total_seconds()))} left)" if left.total_seconds() >= 1 else ""

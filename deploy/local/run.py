@@ -38,6 +38,7 @@ class Run:
         self._console = Console(highlight=False, soft_wrap=True)
         self._stack = Stack(state)
         self.serving = False
+        self.filled = False
 
     async def run(self) -> None:
         """Starts everything, fills and shows it, and serves until cancelled, or not at all with ONCE."""
@@ -56,10 +57,12 @@ class Run:
     async def _fill(self) -> None:
         source = "Polygon gave none" if self._switches.polygon_key else "the replay has none recorded"
         async with AsyncClient(targets=self._switches.addresses, key_file=self._state.admin_key) as client:
-            self._say(outcome(await fill(client, self._console, self._switches.start)))
+            filled = await fill(client, self._console, self._switches.start)
+            self.filled = filled is None or filled.state == filled.SUCCEEDED
+            self._say(outcome(filled))
             stored, empty = await table(client)
         self._console.print(stored)
-        if empty:
+        if empty and self.filled:
             self._say(f"No bars of {', '.join(empty)}: {source}.")
 
     def _show_how_to_go_on(self) -> None:
@@ -73,8 +76,8 @@ class Run:
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
-                self._stack.check()
                 await asyncio.wait([task], timeout=CHECK_SECONDS)
+                self._stack.check()  # first, since a call that failed may have failed for that
             return task.result()
         finally:
             task.cancel()
@@ -114,9 +117,13 @@ def main() -> int:
         return 0 if run is not None and run.serving else INTERRUPTED
     except Unauthenticated:
         return _fail(f"the key in {state.admin_key} is not known to this database: make clean-run, or MDW_STATE=...")
-    except (UsageError, StateError, StackError, PostgresError, MdwError) as error:
+    except PostgresError as error:
+        return _fail(
+            f"{error}\nmake clean-run removes {state.folder} with all bars in it, and the next run begins anew."
+        )
+    except (UsageError, StateError, StackError, MdwError) as error:
         return _fail(str(error))
-    return 0
+    return 0 if run.filled else 1
 
 
 def _fail(text: str) -> int:

@@ -57,6 +57,7 @@ class State:
         """Makes the folder, for its owner's eyes alone; raises StateError."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.chmod(0o700)  # what made it first, a benchmark for example, may have left it open
             (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
             (self.folder / MARK).touch(mode=0o600)
         except OSError as error:

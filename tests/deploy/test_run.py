@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import asyncpg
 import pytest
 
 from deploy.local import run as program
+from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
 from deploy.local.run import Run
 from deploy.local.stack import StackError, _is_free, free_port
 from deploy.local.state import State
@@ -167,6 +169,18 @@ async def kill_ingest(stage: Stage, run: Run) -> None:
     while "ingest" not in stage.state.running().get("processes", {}) or not (await stage.bars(run))[0]:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     os.kill(stage.state.running()["processes"]["ingest"], signal.SIGKILL)
+
+
+async def test_a_server_of_ones_own_is_used_and_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch, capsys):
+    server = EmbeddedPostgres(tmp_path / "pg", settings=FAST_SETTINGS)
+    server.start()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stage = Stage(tmp_path / "state")
+    await stage.run(once=True, database_url=server.url()).run()
+    output = capsys.readouterr().out
+    assert re.search(r"16/16\S* slices   11,134 bars", output)
+    assert not stage.state.postgres.exists()
+    server.stop()
 
 
 @pytest.mark.parametrize(
