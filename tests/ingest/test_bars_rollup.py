@@ -31,12 +31,14 @@ def ms(text, zone=UTC):
     return milliseconds(datetime.fromisoformat(text).replace(tzinfo=zone))
 
 
+HOURS = generator.schedule()
+
+
 def make_calendars():
-    hours = generator.schedule()
-    bounds = [np.array([milliseconds(moment) for moment in column]) for column in zip(*hours.values(), strict=True)]
+    bounds = [np.array([milliseconds(moment) for moment in column]) for column in zip(*HOURS.values(), strict=True)]
     days = np.arange(day_of(date(2000, 1, 1)), day_of(date(2036, 1, 1)))
     return {
-        XNYS: Sessions(XNYS, np.array([day_of(day) for day in hours]), *bounds),
+        XNYS: Sessions(XNYS, np.array([day_of(day) for day in HOURS]), *bounds),
         EVERY_DAY: Sessions(EVERY_DAY, days, days * DAY_MS, (days + 1) * DAY_MS),
     }
 
@@ -158,7 +160,7 @@ def plain_start(moment, timeframe, calendar, *, regular):
         return moment - moment % length
     local = datetime.fromtimestamp(moment / 1000, UTC).astimezone(NEW_YORK)
     if regular and length >= 30 * MINUTE_MS:
-        opened = milliseconds(generator.schedule()[local.date()][0])
+        opened = milliseconds(HOURS[local.date()][0])
         return opened + (moment - opened) // length * length
     midnight = local.replace(hour=0, minute=0, fold=0)
     minutes = (local.hour * 60 + local.minute) // (length // MINUTE_MS) * (length // MINUTE_MS)
