@@ -8,6 +8,7 @@ from mdw.ingest.v1 import bars_pb2, ingest_pb2
 from mdw_client.channel import aio_channel
 from services.ingest.bar_servicer import BarServicer
 from services.ingest.housekeeping import Housekeeping
+from services.ingest.required import SCHEMA
 from services.ingest.servicer import IngestServicer
 from services.ingest.settings import IngestSettings
 from services.ingest.store.jobs import Jobs
@@ -22,26 +23,7 @@ from services.kit.process import serve
 from services.kit.recorder import Recorder
 from services.kit.remote import RemoteAuthenticator
 from services.kit.requests import Requests
-from services.kit.schema import RequiredSchema
 from services.kit.server import Server
-
-SCHEMA = RequiredSchema(
-    version=5,
-    columns=(
-        "symbols.ticker_spans.provider_ticker",
-        "ingest.sessions.close_time",
-        "ingest.backfills.totals",
-        "ingest.slices.held",
-        "ingest.backfill_slices.slice_id",
-        "ingest.series.outside_plan",
-        "ingest.rejected_bars.last_seen",
-        "ingest.requests.answer",
-        "ingest.bars.flags",
-        "ingest.bar_revisions.ended_write_id",
-        "ingest.writes.commit_time",
-    ),
-    functions=("auth.record_calls", "auth.change_committed", "ingest.finish", "ingest.slice_wanted"),
-)
 
 STREAM_WAIT_SECONDS = 10.0
 """How long a stream waits for a connection while others read; a call would be answered sooner."""

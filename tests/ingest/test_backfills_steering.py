@@ -139,6 +139,15 @@ async def test_a_higher_priority_is_served_first_at_once(ingest):
     assert (await ingest.claim())["provider_ticker"] == "MSFT"
 
 
+async def test_a_small_job_gets_its_request_within_two_grants_beside_a_large_one(ingest):
+    for number in range(50):
+        await ingest.symbol(f"T{number}")
+    await started(ingest, tickers=[f"T{number}" for number in range(50)])
+    await ingest.claim()
+    await started(ingest, tickers=["AAPL"])
+    assert "AAPL" in [(await ingest.claim())["provider_ticker"] for _ in range(2)]
+
+
 async def test_cancelling_ends_the_slices_and_refuses_the_part_under_way(ingest):
     backfill_id = await started(ingest, tickers=["AAPL", "MSFT"])
     row = await ingest.claim()

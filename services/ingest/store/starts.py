@@ -118,7 +118,7 @@ SELECT $1, slice_id
 FROM planned
 """
 
-# Waits for parts under way only where a slice must move up or is held back by a pause.
+# Does not wait for parts under way: what they hold is put right when the next change, or the server, settles it.
 LIFT_SHARED = """
 WITH lifted AS (
   SELECT slice_id
@@ -127,7 +127,7 @@ WITH lifted AS (
     AND state IN (1, 2)
     AND (held OR priority < $2)
   ORDER BY slice_id
-  FOR NO KEY UPDATE
+  FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE ingest.slices s
 SET held = false, priority = greatest(s.priority, $2)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Whether a slice is held hangs on all its jobs: two changes at once would each see the other job as it was. A process
 # that stops in the middle must not stop the others for long, and nobody waits longer than a command may take.
 BEGIN_CHANGE = """
-SELECT set_config('idle_in_transaction_session_timeout', '5s', true), set_config('lock_timeout', '4s', true),
+SELECT set_config('idle_in_transaction_session_timeout', '15s', true), set_config('lock_timeout', '4s', true),
        pg_advisory_xact_lock(1833046)
 """
 
