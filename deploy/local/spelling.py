@@ -30,7 +30,7 @@ REASONS = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-KEPT_PAGES = 256
+KEPT_BYTES = 256 * 1024 * 1024
 KEPT_ABOVE = 32_768  # bytes; a smaller answer is quicker made than looked up
 
 
@@ -71,6 +71,7 @@ class Speller:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, tuple[bytes, bytes, Any]] = OrderedDict()
+        self._bytes = 0
 
     def page(self, page: Page, base_url: str, key: Hashable) -> Answer:
         """Returns a page; equal keys promise equal bars."""
@@ -105,8 +106,10 @@ class Speller:
         state = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         compressed = state.compress(start) + state.flush(zlib.Z_SYNC_FLUSH)
         self._kept[key] = start, compressed, state
-        if len(self._kept) > KEPT_PAGES:
-            self._kept.popitem(last=False)
+        self._bytes += len(start) + len(compressed)
+        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+            _, (old_start, old_compressed, _) = self._kept.popitem(last=False)
+            self._bytes -= len(old_start) + len(old_compressed)
         return self._kept[key]
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from deploy.local import spelling
 from deploy.local.replay import Plan, Replay
 
 AAPL = "/v2/aggs/ticker/AAPL/range/1/day"
@@ -292,3 +293,10 @@ async def test_a_page_token_of_another_base_is_read_by_its_text_alone(http):
     cursor = urlsafe_b64encode(b"limit=1&sort=desc").decode().rstrip("=")
     answer = (await http.get(f"{AAPL}/2005-04-01/2005-04-04?cursor={cursor}")).json()
     assert [bar["t"] for bar in answer["results"]] == [1112587200000]
+
+
+async def test_big_pages_are_kept_in_bounded_memory(http, monkeypatch):
+    monkeypatch.setattr(spelling, "KEPT_BYTES", 300_000)
+    for ticker in ("AAPL", "MSFT", "AAPL"):
+        answer = (await http.get(f"/v2/aggs/ticker/{ticker}/range/1/day/2000-01-01/2013-12-31?limit=50000")).json()
+        assert (answer["ticker"], answer["resultsCount"]) == (ticker, 3270)
