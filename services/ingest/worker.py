@@ -19,7 +19,7 @@ from services.ingest.worker_settings import WorkerSettings
 from services.kit import log as logging
 from services.kit.background import Background
 from services.kit.db import Database
-from services.kit.errors import MdwError, Unavailable
+from services.kit.errors import Unavailable
 from services.kit.schema import RequiredSchema, SchemaError, wait_for_schema
 from services.kit.settings import SettingsError
 
@@ -43,6 +43,7 @@ _LONGEST_LIMIT_WAIT = 5.0
 _LONGEST_PAUSE = 10.0
 # A part of 50,000 bars takes a fraction of this, on a slow disk, too.
 _COMMAND_SECONDS = 60.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Worker:
@@ -64,15 +65,15 @@ class Worker:
         self._fetcher.interrupt()
 
     async def run(self) -> None:
-        """Works until stopped; survives a database that is away."""
+        """Works until stopped; survives a database that is away, and whatever else a step may fail with."""
         while not self._stopping.is_set():
             try:
                 wait = await self.step()
             except Unavailable as error:
                 log.warning("database_away", error=error.message)
                 wait = error.retry_after
-            except MdwError as error:
-                log.warning("step_failed", reason=error.reason, error=error.message)
+            except Exception:
+                log.exception("step_failed")
                 wait = 1.0
             if wait:
                 await self._pause(wait)
@@ -115,22 +116,29 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
         pooler=settings.database_pooler,
         command_timeout=_COMMAND_SECONDS,
     )
-    polygon = Polygon(settings.polygon_base_url, settings.polygon_api_key, timeout=settings.request_seconds)
-    background = Background()
+    polygon = Polygon(
+        settings.polygon_base_url,
+        settings.polygon_api_key,
+        timeout=settings.request_seconds,
+        page_bars=settings.polygon_page_bars,
+    )
+    background, loop = Background(), asyncio.get_running_loop()
     try:
         await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
         limiter = Limiter(db, settings.polygon_requests_per_minute)
         await limiter.prepare()
         fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=await sessions.load(db))
         worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=timedelta(seconds=settings.lease_seconds))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, worker.stop)
         background.every(REAP_SECONDS, "reap", worker.reap)
         background.start()
         log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
         ready(worker)
         await worker.run()
     finally:
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
         await background.stop()
         await polygon.close()
         await db.close()

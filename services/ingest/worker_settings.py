@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.ingest.polygon import PAGE_BARS
 from services.kit.settings import Settings, SettingsError, secret
 
 
@@ -18,6 +19,8 @@ class WorkerSettings(Settings):
     polygon_base_url: str = "https://api.polygon.io"
     polygon_requests_per_minute: int = 5
     """0: no limit."""
+    polygon_page_bars: int = PAGE_BARS
+    """Bars a request, at most Polygon's 50,000; a page is a part, so fewer make smaller transactions."""
     lease_seconds: float = 60.0
     """A slice whose worker is silent for so long goes to another; longer than an answer and its part take."""
     request_seconds: float = 30.0
@@ -30,6 +33,8 @@ class WorkerSettings(Settings):
             raise SettingsError("POLYGON_BASE_URL: is no http:// or https:// URL")
         if self.polygon_requests_per_minute < 0:
             raise SettingsError("POLYGON_REQUESTS_PER_MINUTE: is negative; 0 means no limit")
+        if not 1 <= self.polygon_page_bars <= PAGE_BARS:
+            raise SettingsError(f"POLYGON_PAGE_BARS: {self.polygon_page_bars} is not between 1 and {PAGE_BARS}")
         if not 0 < self.request_seconds < self.lease_seconds:
             raise SettingsError("REQUEST_SECONDS: must be above 0 and below LEASE_SECONDS")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):

@@ -1,0 +1,137 @@
+"""Workers as processes: killed, stopped, told to end; the long runs are in tests/faults."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import timedelta
+from random import Random
+
+import pytest
+
+from deploy.local.faults import parse_faults
+from services.ingest.worker import main, serve
+from services.ingest.worker_settings import WorkerSettings
+from tests.ingest.disturbing import PAGE_BARS, Task, kill_at
+from tests.ingest.processes import crew
+from tests.ingest.working import PENDING, SUCCEEDED, desk, replaying
+
+SETTINGS = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "POLYGON_API_KEY": "key", "LOG_FORMAT": "json"}
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mdw_ingest_login'"
+
+
+@pytest.fixture
+async def work(database):
+    async with desk(database) as made:
+        yield made
+
+
+async def test_workers_killed_at_random_points_leave_the_tables_of_an_undisturbed_run(work, tmp_path):
+    task = Task(work)
+    await task.prepare()
+    async with replaying() as replay:
+        expected = await task.undisturbed(replay.url)
+        async with crew(tmp_path, work.url, replay.url, POLYGON_PAGE_BARS=str(PAGE_BARS)) as workers:
+            found = await kill_at(task, workers, replay, Random(1), kills=4)
+    assert found == expected
+
+
+async def test_a_stopped_worker_is_replaced_and_fenced_off_when_it_goes_on(work, tmp_path):
+    """The answer comes while it is stopped; its lease ends; another does the slice; then it wakes."""
+    await work.backfill("AAPL", "2004-01-02", "2007-12-31")
+    async with replaying(parse_faults("timeout:seconds=0.3,times=1")) as replay:
+        variables = {"POLYGON_PAGE_BARS": "300", "LEASE_SECONDS": "1.5", "REQUEST_SECONDS": "1.4"}
+        async with crew(tmp_path, work.url, replay.url, **variables) as workers:
+            stopped = workers.start()
+
+            async def asked():
+                return len(replay.served) > 0
+
+            await workers.until(asked)
+            stopped.signal(signal.SIGSTOP)
+            workers.start()
+
+            async def done():
+                return await work.open_slices() == 0
+
+            await workers.until(done)
+            (row,) = await work.slices()
+            stopped.signal(signal.SIGCONT)
+            assert stopped.stop((signal.SIGTERM, 10)) == 0
+    assert (row["state"], row["inserted"]) == (SUCCEEDED, 1006)
+    assert [tuple(row) for row in await work.slices()] == [tuple(row)]
+
+
+async def test_a_worker_told_to_end_gives_its_slice_back_at_once(work, tmp_path):
+    await work.backfill("AAPL", "2004-01-02", "2007-12-31")
+    async with replaying(parse_faults("timeout:seconds=20")) as replay:
+        async with crew(tmp_path, work.url, replay.url) as workers:
+            child = workers.start()
+
+            async def asked():
+                return len(replay.served) > 0
+
+            await workers.until(asked)
+            assert child.stop((signal.SIGTERM, 5)) == 0
+            workers.children.clear()
+    (row,) = await work.slices()
+    assert (row["state"], row["attempts"], row["lease_owner"]) == (PENDING, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POLYGON_API_KEY", ""),
+        ("POLYGON_BASE_URL", "api.polygon.io"),
+        ("POLYGON_REQUESTS_PER_MINUTE", "-1"),
+        ("POLYGON_PAGE_BARS", "50001"),
+        ("REQUEST_SECONDS", "60"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(monkeypatch, capsys, name, value):
+    for variable, text in {**SETTINGS, name: value}.items():
+        monkeypatch.setenv(variable, text)
+    assert main() == 2
+    assert capsys.readouterr().err.startswith(name)
+
+
+async def test_a_worker_ends_with_the_command_that_helps_when_there_is_no_schema(empty_database, tmp_path):
+    async with crew(tmp_path, empty_database, "http://127.0.0.1:1", SCHEMA_WAIT_SECONDS="0") as workers:
+        assert workers.start().wait(20) == 1
+        assert "migrator up" in workers.log.read_text()
+
+
+async def test_a_worker_serves_until_it_is_stopped(work):
+    await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+    started = asyncio.Queue()
+    async with replaying() as replay:
+        settings = WorkerSettings.from_environment(
+            {**SETTINGS, "DATABASE_URL": work.url, "POLYGON_API_KEY": "replay", "POLYGON_BASE_URL": replay.url}
+        )
+        serving = asyncio.create_task(serve(settings, ready=started.put_nowait))
+        worker = await asyncio.wait_for(started.get(), 10)
+        async with asyncio.timeout(10):
+            while await work.open_slices():
+                await asyncio.sleep(0.01)
+        worker.stop()
+        await asyncio.wait_for(serving, 10)
+    assert await work.sql.fetchval("SELECT state FROM ingest.backfills") == 4
+
+
+async def test_a_worker_waits_out_a_database_that_is_away(work):
+    await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+    async with replaying() as replay:
+        worker = await work.worker(replay.url, lease=timedelta(seconds=2))
+        running = asyncio.create_task(worker.run())
+        for _ in range(3):
+            await work.sql.execute(TERMINATE)
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while await work.open_slices():
+                await worker.reap()
+                await asyncio.sleep(0.05)
+        worker.stop()
+        await running
+    assert (await work.slices())[0]["inserted"] == 252
