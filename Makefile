@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test lint protos manifests venv
+.PHONY: help run status clean-run test lint protos dist manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -44,6 +44,9 @@ protos: venv ## generate protos/gen from protos/mdw
 generate:
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(INTO) \
 	  --grpc_python_out=$(INTO) --mypy_out=quiet:$(INTO) --mypy_grpc_out=quiet:$(INTO) $(PROTOS)
+
+dist: venv ## make what other teams install: the wheel mdw-client, the descriptor set, the protos (dist/)
+	@$(BIN)/python -m mdw_client.packaging.build
 
 manifests: venv ## render the Kubernetes manifests and check them strictly
 	@$(BIN)/python -m deploy.manifests
