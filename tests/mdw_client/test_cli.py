@@ -348,8 +348,15 @@ def test_bars_are_csv_where_the_output_is_piped(market: Market, ran) -> None:
 def test_bars_are_json_lines(market: Market, ran) -> None:
     found = ran("bars", "AAPL", "--json")
     assert found.objects[0] == {
-        "symbol_id": 1, "ticker": "AAPL", "date": "2020-01-02", "open": 999.5, "high": 1001.0, "low": 999.0,
-        "close": 1000.0, "volume": 0.25, "flags": 0,
+        "symbol_id": 1,
+        "ticker": "AAPL",
+        "date": "2020-01-02",
+        "open": 999.5,
+        "high": 1001.0,
+        "low": 999.0,
+        "close": 1000.0,
+        "volume": 0.25,
+        "flags": 0,
     }
     assert found.objects[1]["trade_count"] == 1000
 
@@ -450,9 +457,7 @@ def test_an_error_is_one_line_with_what_to_do(warehouse: Warehouse, ran, error, 
     as_json = json.loads(ran("keys", "show", "7", "--json").err)
     assert (as_json["error"]["reason"], as_json["error"]["code"]) == (
         error.reason,
-        grpc.StatusCode(
-            next(code.value for code in grpc.StatusCode if code.value[0] == error.code)
-        ).name,
+        grpc.StatusCode(next(code.value for code in grpc.StatusCode if code.value[0] == error.code)).name,
     )
 
 
