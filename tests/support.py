@@ -57,6 +57,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
         "SCHEMA_WAIT_SECONDS": "5",
         "DRAIN_SECONDS": "0",
         "KEY_MAX_CALLS_PER_SECOND": "100000",
+        "PEER_FAILURES_PER_SECOND": "100000",
         "POOL_SIZE": "4",
     }
     return {**variables, **{name.upper(): value for name, value in more.items()}}

@@ -59,6 +59,7 @@ DENIAL_SECONDS = 0.05
 VERSION_METADATA = ("x-mdw-version", VERSION)
 STREAM_STARTED = "STREAM_STARTED"
 _CREDENTIALS = frozenset({"x-api-key", "x-api-key-bin", "authorization", "authorization-bin"})
+_UNKNOWN = "KEY_UNKNOWN"
 _AFTER_COMMIT = ("COMMIT_UNKNOWN", "CALLER_GONE", "DEADLINE_PASSED")
 
 
@@ -72,13 +73,13 @@ class Answering:
         authenticator: Authenticator,
         limits: KeyLimits,
         metrics: Metrics,
-        throttle: PeerThrottle | None = None,
+        throttle: PeerThrottle,
     ) -> None:
         self._recorder = recorder
         self._authenticator = authenticator
         self._limits = limits
         self._metrics = metrics
-        self._throttle = throttle or PeerThrottle()
+        self._throttle = throttle
         self._open = 0
         self._lines = CallLines()
         self.ready: Callable[[], bool] = lambda: True
@@ -166,19 +167,20 @@ class Answering:
             call.key_preview = key.preview
             if key.allowed_peers and not key.admits(call.peer):
                 raise Unauthenticated("PEER_NOT_ALLOWED")
-        except Unauthenticated:
-            self._throttle.check(call.peer)
-            self._throttle.failed(call.peer)
+        except Unauthenticated as error:
+            if error.audit_reason != _UNKNOWN:  # that was counted before the look-up
+                self._throttle.failed(call.peer)
             raise
 
     async def _find_key(self, call: Call, secret: str) -> Principal:
         if not keys.is_well_formed(secret):
             raise Unauthenticated("KEY_MALFORMED")
         call.key_preview = keys.preview(secret)
-        self._throttle.check(call.peer)
+        await self._throttle.turn(call.peer)
         key = await self._authenticator.find(secret)
         if key is None:
-            raise Unauthenticated("KEY_UNKNOWN")
+            raise Unauthenticated(_UNKNOWN)
+        self._throttle.give_back(call.peer)
         return key
 
     def _admit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
     from services.kit.principals import Principal
 
-FAILURES_A_SECOND: Final = 10.0
-FAILURE_BURST: Final = 50.0
+BURST_SECONDS: Final = 5.0
+"""So many seconds' worth of failures may come at once."""
+
+PATIENCE_SECONDS: Final = 1.0
 MAX_TRACKED: Final = 10_000
 
 
@@ -41,6 +44,11 @@ class Buckets:
                 self._prune(now)
         return wait
 
+    def give_back(self, key: Hashable, rate: float) -> None:
+        """Returns a token that `take` took."""
+        if key in self._full_at:
+            self._full_at[key] -= 1.0 / rate
+
     def _prune(self, now: float) -> None:
         self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
         for key in list(self._full_at)[: max(0, len(self._full_at) - self._capacity // 2)]:
@@ -48,22 +56,35 @@ class Buckets:
 
 
 class PeerThrottle:
-    """Slows down who fails often. By peer only: by key, a stranger could lock out the key's owner."""
+    """Slows down who fails often. By peer only: by key, a stranger could lock out the key's owner.
 
-    def __init__(self, *, rate: float = FAILURES_A_SECOND, burst: float = FAILURE_BURST) -> None:
+    Keys that are in the cache are not slowed, whatever else comes from their address.
+    """
+
+    def __init__(self, *, rate: float) -> None:
         self._buckets = Buckets()
         self._rate = rate
-        self._burst = burst
-
-    def check(self, peer: str) -> None:
-        """Raises ResourceExhausted while the peer has no failures left."""
-        wait = self._buckets.wait(peer, self._rate, self._burst)
-        if wait:
-            raise ResourceExhausted("TOO_MANY_CALLS", "too many refused calls from this address", retry_after=wait)
+        self._burst = rate * BURST_SECONDS
 
     def failed(self, peer: str) -> None:
-        """Counts a failure."""
-        self._buckets.take(peer, self._rate, self._burst)
+        """Counts a failure; raises ResourceExhausted if the peer has none left."""
+        self._refuse(self._buckets.take(peer, self._rate, self._burst))
+
+    async def turn(self, peer: str) -> None:
+        """Takes a failure in advance for a key that must be looked up; waits a second for one, then refuses."""
+        limit = time.monotonic() + PATIENCE_SECONDS
+        while wait := self._buckets.take(peer, self._rate, self._burst):
+            if time.monotonic() + wait > limit:
+                self._refuse(wait)
+            await asyncio.sleep(wait)
+
+    def give_back(self, peer: str) -> None:
+        """Returns what `turn` took: the key was good."""
+        self._buckets.give_back(peer, self._rate)
+
+    def _refuse(self, wait: float) -> None:
+        if wait:
+            raise ResourceExhausted("TOO_MANY_CALLS", "too many refused calls from this address", retry_after=wait)
 
 
 class KeyLimits:

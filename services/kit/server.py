@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.kit.answering import Answering
 from services.kit.background import Background
 from services.kit.health import Health
-from services.kit.limits import KeyLimits
+from services.kit.limits import KeyLimits, PeerThrottle
 from services.kit.log import get, protect_foreign_loggers
 from services.kit.methods import methods_of
 from services.kit.metrics import Metrics
@@ -78,6 +78,7 @@ class Server:
                 max_calls_per_second=settings.key_max_calls_per_second, max_streams=settings.key_max_streams
             ),
             metrics=self.metrics,
+            throttle=PeerThrottle(rate=float(settings.peer_failures_per_second)),
         )
         self.answering.ready = lambda: self._verified
         self._schema = schema

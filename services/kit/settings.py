@@ -67,6 +67,9 @@ class ServiceSettings(Settings):
     reflection: bool = True
     key_max_calls_per_second: int = 500
     key_max_streams: int = 50
+    peer_failures_per_second: int = 10
+    """Refused calls that one address may make; five times as many at once."""
+
     drain_seconds: float = 1.0
     """How long a stopping server still answers, so that clients see NOT_SERVING first."""
     log_level: str = "INFO"
@@ -83,6 +86,7 @@ class ServiceSettings(Settings):
         _check_range("SCHEMA_WAIT_SECONDS", self.schema_wait_seconds, 0, 86_400)
         _check_range("DRAIN_SECONDS", self.drain_seconds, 0, 600)
         _check_range("KEY_MAX_CALLS_PER_SECOND", self.key_max_calls_per_second, 1, 1_000_000)
+        _check_range("PEER_FAILURES_PER_SECOND", self.peer_failures_per_second, 1, 1_000_000)
         _check_range("KEY_MAX_STREAMS", self.key_max_streams, 1, 10_000)
         # No ERROR: changes of keys and the heads of the audit log are logged as warnings, and must be.
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING"):

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 
+from services.kit.limits import PeerThrottle
 from services.kit.methods import UndeclaredError
 from services.kit.scopes import scopes
 from tests.kit.conftest import Bars, make_server
@@ -142,6 +143,7 @@ async def test_a_key_above_its_rate_is_told_when_to_come_back(database, rig, row
 
 
 async def test_a_peer_that_fails_often_is_slowed_and_counted_exactly(database, rig, rows):
+    rig.server.answering._throttle = PeerThrottle(rate=10.0)
     await rig.stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(rig.key))
     outcomes = await asyncio.gather(
         *(rig.stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key("wrong")) for _ in range(150)),
