@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.kit import checks
 from services.kit.errors import InvalidArgument, PermissionDenied
+from services.kit.log import redact
 from services.kit.scopes import KNOWN, grantable
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def display_name(value: str, field: str = "display_name") -> str:
+    """Returns a name; one that holds a key's text would show it to everybody who lists keys."""
+    if redact(value) != value:
+        raise InvalidArgument(field, "must not hold the text of a key")
     return checks.text(field, value, maximum=MAX_NAME)
 
 

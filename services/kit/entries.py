@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from services.kit.log import redact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
@@ -16,6 +18,8 @@ SELECT auth.record_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
 
 READS = "reads"
 CHANGES = "changes"
+
+_LONGEST = 4_096
 
 CHECK_ONLY = -1
 """The code of a call whose key is checked and of which no row is stored: a running stream."""
@@ -69,7 +73,9 @@ def columns(batch: Iterable[Entry]) -> Sequence[tuple[Any, ...]]:
 
 
 def clean(text: str, length: int) -> str:
-    """Cuts a text and replaces what cannot be stored or would disturb a reader: NUL, control signs, surrogates."""
+    """Cuts a text and replaces what must not be stored: keys, NUL, control signs, surrogates."""
+    if "mdw_" in text:
+        text = redact(text[:_LONGEST])
     text = text[:length]
     if text.isprintable():
         return text

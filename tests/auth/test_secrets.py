@@ -1,0 +1,112 @@
+"""No secret in any log, error, repr or audit row, at DEBUG too, and grpcio's own logger included."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+
+import asyncpg
+import grpc
+import pytest
+from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
+
+from services.auth.settings import AuthSettings
+from services.kit import keys
+from services.kit.remote import RemoteAuthenticator
+from tests.auth.test_keys import Keys
+from tests.support import auth_process, environment, make_key, with_key
+
+SECRET = re.compile(r"mdw_[0-9a-f]{9,}")
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """Encodes a header for HPACK: literal, never indexed, no Huffman."""
+    return b"\x10" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    return struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
+
+
+async def call_raw(target: str, value: bytes) -> None:
+    """Calls with a header value that no gRPC client would send."""
+    host, _, port = target.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    headers = b"".join(
+        literal(name, text)
+        for name, text in [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", b"/mdw.auth.v1.KeyService/ListKeys"),
+            (b":authority", b"x"),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"x-api-key", value),
+        ]
+    )
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+    writer.write(frame(1, 4, 1, headers) + frame(0, 1, 1, b"\0\0\0\0\0"))
+    await writer.drain()
+    await asyncio.wait_for(reader.read(4096), 5)
+    await asyncio.sleep(0.2)
+    writer.transport.abort()
+
+
+async def test_a_service_at_debug_prints_and_stores_no_key(database, capfd):
+    admin = await make_key(database, "admin")
+    service = await make_key(database, "service")
+    unknown = keys.new_secret()
+    async with auth_process(database, log_level="DEBUG") as process:
+        await call_raw(process.target, admin.encode() + b"\xff\xfe")
+        await call_raw(process.target, admin.encode())
+        async with grpc.aio.insecure_channel(process.target) as channel:
+            root = Keys(channel, admin)
+            made = await root.make("keys.read")
+            asked = [
+                auth_pb2_grpc.AuthServiceStub(channel).ValidateKey(
+                    auth_pb2.ValidateKeyRequest(secret=made.secret), metadata=with_key(service)
+                ),
+                root.CreateKey(display_name=made.secret[:60], scopes=["bars.read"]),
+                root.GetKey(key_id=made.secret),
+                root.ListKeys(page_token=made.secret),
+                Keys(channel, unknown).ListKeys(),
+                channel.unary_unary(f"/mdw.auth.v1.KeyService/{made.secret}")(b"", metadata=with_key(admin)),
+                channel.unary_unary("/mdw.auth.v1.KeyService/ListKeys")(
+                    b"", metadata=(*with_key(admin), ("x-request-id", made.secret))
+                ),
+            ]
+            errors = await asyncio.gather(*asked, return_exceptions=True)
+        process.kill(15)
+        await process.end()
+    texts = ["".join(process.text), *(str(error) for error in errors if isinstance(error, Exception))]
+    captured = capfd.readouterr()
+    for text in [*texts, captured.out, captured.err]:
+        assert not SECRET.search(text), SECRET.search(text)
+    assert "Invalid encoding" in texts[0]
+    await nothing_stored(database)
+
+
+async def nothing_stored(database) -> None:
+    conn = await asyncpg.connect(database.admin_url)
+    for query in (
+        "SELECT string_agg(e::text, '') FROM auth.audit_entries e",
+        "SELECT string_agg(k::text, '') FROM auth.keys k",
+        "SELECT string_agg(r::text, '') FROM auth.requests r",
+        "SELECT string_agg(query, '') FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+    ):
+        assert not SECRET.search(await conn.fetchval(query) or "")
+    await conn.close()
+
+
+@pytest.mark.parametrize("build", ["settings", "authenticator", "call"])
+async def test_no_repr_shows_a_secret(database, build):
+    secret = keys.new_secret()
+    if build == "settings":
+        shown = repr(AuthSettings.from_environment(environment(f"postgres://mdw:{secret}@db/mdw")))
+    elif build == "authenticator":
+        async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+            shown = repr(RemoteAuthenticator(channel, lambda: secret))
+    else:
+        shown = repr(auth_pb2.Key(preview=keys.preview(secret)))
+    assert not SECRET.search(shown)
