@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,11 +19,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         built = wheel(folder)
+        sample = shutil.copy(SAMPLE, folder)
         for number, protobuf in enumerate(PROTOBUFS):
             python = _environment(folder / f"venv{number}", built, protobuf)
             _run(python, "-I", "-W", "error", str(PROBE), cwd=folder)
             _run(python.with_name("mdw"), "--version", cwd=folder)
-            _run(sys.executable, "-m", "mypy", "--strict", "--python-executable", python, SAMPLE, cwd=folder)
+            _run(sys.executable, "-m", "mypy", "--strict", "--python-executable", python, sample, cwd=folder)
     sys.stdout.write(f"{built.name} works on {' and '.join(PROTOBUFS)}\n")
 
 
