@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,18 @@ NOWHERE_HINT = (
 )
 
 
+READ_IT = "read -rs MDW_KEY && export MDW_KEY"  # asks for the key and does not show it
+
+
 @dataclass(frozen=True, slots=True)
 class AdminKey:
-    """The admin key, what happened to it, where its secret is, and how a shell reads it from there."""
+    """The admin key, what happened to it, where its secret is, and how a shell takes it up from there."""
 
     key: Registered
     what_happened: str
     where: str
-    read_command: str
+    export: str = READ_IT
+    text: str = "$MDW_KEY"
     shown: str = ""
 
 
@@ -55,15 +60,15 @@ async def _given(changes: Changes, secret: str) -> AdminKey:
     if key.missing_scopes:
         raise BadFiles.of(VARIABLE, f"key {key.preview}.. is there without the scope admin", "use another key")
     what = f"registered from {VARIABLE}" if key.made else "is there"
-    return AdminKey(key, what, f"the secret is in {VARIABLE}", f'export MDW_API_KEY="${VARIABLE}"')
+    return AdminKey(key, what, f"the secret is in {VARIABLE}", f'export MDW_KEY="${VARIABLE}"')
 
 
 def _present(key: Registered, path: Path | None) -> AdminKey:
     """Describes a key made by an earlier run; a file that holds its secret is pointed to."""
     if path is not None and key_file.exists(path) and keys.preview(key_file.read(path)) == key.preview:
-        return AdminKey(key, "is there", f"the secret is in {path}", _read_command(path))
+        return _with_file(key, "is there", f"the secret is in {path}", path)
     where = "the secret was given out when the key was made; if it is lost, run bootstrap --new-admin-key"
-    return AdminKey(key, "is there", where, "export MDW_API_KEY=..   # the admin key's secret")
+    return AdminKey(key, "is there", where)
 
 
 async def _in_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
@@ -80,7 +85,7 @@ async def _in_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
     key = await new_admin(changes, provide, even_if_one=another)
     if not key.made:
         return _present(key, path)
-    return AdminKey(key, "made", f"the secret is in {path} (mode 0600)", _read_command(path))
+    return _with_file(key, "made", f"the secret is in {path} (mode 0600)", path)
 
 
 async def _from_file(changes: Changes, path: Path, *, another: bool) -> AdminKey:
@@ -88,7 +93,7 @@ async def _from_file(changes: Changes, path: Path, *, another: bool) -> AdminKey
     key = await register(changes, secret, "admin", ADMIN_SCOPES, str(path))
     if key.missing_scopes or (another and not key.made):
         raise BadFiles.of(str(path), f"holds key {key.preview}.., which is there already", "name another file")
-    return AdminKey(key, "registered from the file", f"the secret is in {path}", _read_command(path))
+    return _with_file(key, "registered from the file", f"the secret is in {path}", path)
 
 
 async def _shown(changes: Changes, *, another: bool) -> AdminKey:
@@ -96,9 +101,9 @@ async def _shown(changes: Changes, *, another: bool) -> AdminKey:
     key = await new_admin(changes, lambda: secret, even_if_one=another)
     if not key.made:
         return _present(key, None)
-    command = "export MDW_API_KEY=..   # the key shown above"
-    return AdminKey(key, "made", "the secret is shown below, this once", command, shown=secret)
+    return AdminKey(key, "made", "the secret is shown below, this once", shown=secret)
 
 
-def _read_command(path: Path) -> str:
-    return f'export MDW_API_KEY="$(cat {path})"'
+def _with_file(key: Registered, what_happened: str, where: str, path: Path) -> AdminKey:
+    quoted = shlex.quote(str(path.absolute()))
+    return AdminKey(key, what_happened, where, f"export MDW_KEY_FILE={quoted}", f"$(cat {quoted})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -114,12 +115,12 @@ class Bootstrap:
             },
             "next": steps,
         }
-        secret = (
-            f"\n\n  {self.admin.shown}\n\nThis is the admin key. It is shown this once; keep it now."
-            if self.admin.shown
-            else ""
+        shown = (
+            f"\n  {self.admin.shown}\n\nis the admin key, shown this once: keep it now.\n\n" if self.admin.shown else ""
         )
-        self.output.result(fields, "\n".join([secret, "Next:", *(f"  {step}" for step in steps)]).lstrip("\n"))
+        self.output.result(
+            fields, shown + "\n".join(["Next, once the services run:", *(f"  {step}" for step in steps)])
+        )
 
     def stopped(self, error: MigratorError) -> MigratorError:
         """Adds to an error what was done before it and what to do next."""
@@ -154,11 +155,12 @@ def refuse_shared_keys(environ: Mapping[str, str]) -> None:
 
 def next_steps(admin: AdminKey) -> list[str]:
     """Returns command lines that work when pasted."""
-    read = admin.read_command
+    header = f'"x-api-key: {admin.text}"'
     return [
-        "python -m migrator status                                  # what the schema is at",
-        f"{read}",
-        'grpcurl -plaintext -H "x-api-key: $MDW_API_KEY" 127.0.0.1:15052 mdw.symbols.v1.SymbolService/ListSymbols',
+        admin.export,
+        f"{shlex.quote(sys.executable)} -m migrator status",
+        "mdw status",
+        f"grpcurl -plaintext -H {header} 127.0.0.1:15052 mdw.symbols.v1.SymbolService/ListSymbols",
     ]
 
 

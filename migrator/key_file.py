@@ -32,14 +32,20 @@ def write_new(path: Path, secret: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(draft, secret)
-        path.hardlink_to(draft)  # fails where the name is taken, and never shows half a file
-    except FileExistsError:
-        raise BadFiles.of(str(path), "the file exists already", "name another, or remove it") from None
+        _name(draft, path)
     except OSError as error:
         raise BadFiles.of(str(path), f"cannot be written: {error.strerror}") from None
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def _name(draft: Path, path: Path) -> None:
+    """Gives a whole file its name, unless another has it."""
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise BadFiles.of(str(path), "the file exists already", "name another, or remove it") from None
 
 
 def _write(path: Path, secret: str) -> None:

@@ -33,6 +33,7 @@ class Plan:
 
 def make_plan(files: Sequence[Migration], history: Sequence[Row]) -> Plan:
     """Returns the plan, or raises BadFiles with everything in which files and history disagree."""
+    history = sorted(history, key=lambda row: row.version)
     by_version = {migration.version: migration for migration in files}
     newest_file = max(by_version, default=0)
     future = tuple(row for row in history if row.version > newest_file)

@@ -67,7 +67,7 @@ def _fields(line: str) -> dict[str, Any]:
 def _key(log: Log, fields: dict[str, Any]) -> bool:
     if fields.get("event") != "key_changed" or fields["state"] not in STATES:
         return False
-    key_id, line = UUID(fields["key_id"]), KeyLine(int(fields["version"]), fields["state"])
+    key_id, line = UUID(str(fields["key_id"])), KeyLine(int(fields["version"]), fields["state"])
     known = log.keys.get(key_id)
     # Of two lines of one version the stricter counts: an expiry comes without a version of its own.
     if known is None or (line.version, line.state != "ACTIVE") > (known.version, known.state != "ACTIVE"):
@@ -78,7 +78,7 @@ def _key(log: Log, fields: dict[str, Any]) -> bool:
 def _head(log: Log, fields: dict[str, Any]) -> bool:
     if fields.get("event") != "audit_head":
         return False
-    key = (UUID(fields["writer"]), str(fields["kind"]))
+    key = (UUID(str(fields["writer"])), str(fields["kind"]))
     line = HeadLine(int(fields["seq"]), bytes.fromhex(fields["head_hash"]))
     if key not in log.heads or line.seq > log.heads[key].seq:
         log.heads[key] = line

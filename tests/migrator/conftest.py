@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from deploy.local.roles import OWNER, ensure_database
 from migrator import cli
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
+    from tests.conftest import PostgresServer
+
+    Command = Callable[..., Coroutine[Any, Any, "Ended"]]
+
+REUSED = "mdw_migrator_tests"
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -49,6 +55,27 @@ class Ended:
         return json.loads(self.out)
 
 
+@pytest.fixture(scope="session")
+async def _reused_database(postgres: PostgresServer) -> AsyncIterator[tuple[str, asyncpg.Connection]]:
+    admin = await asyncpg.connect(postgres.admin_url)
+    await ensure_database(admin, REUSED)
+    yield postgres.url(REUSED, OWNER), admin
+    await admin.execute(f"DROP DATABASE {REUSED} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def empty_database(_reused_database: tuple[str, asyncpg.Connection]) -> AsyncIterator[str]:
+    """The owner's URL of an empty database: emptied after each test, since making one takes longer."""
+    url, admin = _reused_database
+    yield url
+    await admin.execute(f"ALTER DATABASE {REUSED} RESET ALL")
+    await admin.fetch("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", REUSED)
+    conn = await asyncpg.connect(url)
+    await conn.execute("DROP OWNED BY CURRENT_USER CASCADE")
+    await conn.close()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     """An empty folder for migrations."""
@@ -77,7 +104,7 @@ async def conn(empty_database: str, connect: Callable[..., Awaitable[asyncpg.Con
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Awaitable[Ended]]:
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line in this process."""
 
     async def run(url: str, *arguments: str, **environ: str) -> Ended:

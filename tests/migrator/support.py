@@ -34,16 +34,17 @@ async def applied(conn: asyncpg.Connection) -> list[int]:
 
 async def exists(conn: asyncpg.Connection, name: str) -> bool:
     """Whether there is a table or index of this name."""
-    return await conn.fetchval("SELECT to_regclass($1) IS NOT NULL", name)
+    return bool(await conn.fetchval("SELECT to_regclass($1) IS NOT NULL", name))
 
 
 async def running(conn: asyncpg.Connection, text: str) -> int | None:
     """Returns the pid of the migrator's session that runs a statement with this text."""
-    return await conn.fetchval(
+    pid: int | None = await conn.fetchval(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'mdw-migrator' AND datname = current_database()"
         " AND state = 'active' AND strpos(query, $1) > 0",
         text,
     )
+    return pid
 
 
 async def lock_is_free(conn: asyncpg.Connection) -> bool:

@@ -10,7 +10,6 @@ from migrator.apply import runs_alone
 from migrator.check import check
 from migrator.errors import BadFiles
 from migrator.files import load
-
 from tests.migrator.support import where
 
 if TYPE_CHECKING:
@@ -111,7 +110,9 @@ def test_what_only_looks_so_is_fine(folder: Folder, sql: str) -> None:
     check(load(folder.add("0001_a.sql", sql).path))
 
 
-@pytest.mark.parametrize(("sql", "alone"), [("INSERT INTO t VALUES (1)", False), ("CALL p()", True), ("DO $$ $$", True)])
+@pytest.mark.parametrize(
+    ("sql", "alone"), [("INSERT INTO t VALUES (1)", False), ("CALL p()", True), ("DO $$ $$", True)]
+)
 def test_the_marker_is_leave_and_not_order(folder: Folder, sql: str, *, alone: bool) -> None:
     """What can run in a transaction does, so that it and its history row commit together."""
     assert runs_alone(load(folder.add("0001_a.sql", ALONE + sql).path)[0]) is alone

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 
 from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
@@ -16,11 +15,13 @@ from migrator.connect import Server, require_writable
 from migrator.errors import BadFiles, TryAgain
 from migrator.runner import Options, up
 from tests.migrator.proxy import Proxy
-from tests.migrator.support import applied, exists
+from tests.migrator.support import applied, exists, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    import asyncpg
 
     from tests.conftest import PostgresServer
     from tests.migrator.conftest import Ended, Folder
@@ -56,8 +57,7 @@ async def test_a_database_that_comes_while_we_wait_is_migrated(
     await proxy.stop()
     said: list[str] = []
     waiting = asyncio.create_task(up(url, one.path, say=said.append))
-    while not said:
-        await asyncio.sleep(0.01)
+    await until(lambda: asyncio.sleep(0, said))
     late = Proxy(empty_database, port=port)
     await late.start()
     assert (await waiting).version == 1

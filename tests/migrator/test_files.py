@@ -8,7 +8,6 @@ import pytest
 
 from migrator import files
 from migrator.errors import BadFiles
-
 from tests.migrator.support import where
 
 if TYPE_CHECKING:
@@ -50,7 +49,9 @@ def test_a_version_out_of_range_is_refused(folder: Folder, name: str) -> None:
     assert "is not between 1 and" in str(refused(folder))
 
 
-@pytest.mark.parametrize("name", ["-1_x.sql", "x.sql", "0001-x.sql", "0001_x.SQL", "0001_X.sql", "0001_.sql", "0001.sql"])
+@pytest.mark.parametrize(
+    "name", ["-1_x.sql", "x.sql", "0001-x.sql", "0001_x.SQL", "0001_X.sql", "0001_.sql", "0001.sql"]
+)
 def test_a_misspelt_name_is_refused_and_not_skipped(folder: Folder, name: str) -> None:
     folder.add(name, "SELECT 1")
     assert where(refused(folder)) == [name]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from tests.migrator.conftest import Folder
+    from tests.migrator.conftest import Ended, Folder
 
     Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
@@ -111,7 +111,7 @@ async def test_a_session_ended_by_the_server_names_the_file_and_the_reason(
     waiting = asyncio.create_task(up(empty_database, slow.path))
     pid = await until(lambda: running(conn, "pg_sleep(20)"))
     await conn.execute("SELECT pg_terminate_backend($1)", pid)
-    with pytest.raises(TryAgain, match="0002_b.sql: the connection was lost") as caught:
+    with pytest.raises(TryAgain, match=r"0002_b\.sql: the connection was lost") as caught:
         await waiting
     assert "due to administrator command" in str(caught.value)
     assert await applied(conn) == [1]
@@ -182,7 +182,7 @@ async def test_an_index_left_invalid_is_dropped_and_built_anew(
 
 
 async def test_an_interrupted_file_is_shown_and_counts_as_pending(
-    empty_database: str, half_built: Folder, command: Callable[..., Awaitable[object]]
+    empty_database: str, half_built: Folder, command: Callable[..., Awaitable[Ended]]
 ) -> None:
     ended = await command(empty_database, "status", "--check", "--folder", str(half_built.path))
     assert ended.code == 3
@@ -207,7 +207,10 @@ async def interrupted_after(conn: asyncpg.Connection, sql: str) -> None:
     ("done", "file"),
     [
         ("CREATE INDEX CONCURRENTLY t_n ON t (n)", INDEX),
-        ('CREATE INDEX "T_n" ON t (n)', '-- migrator: no-transaction\nCREATE INDEX CONCURRENTLY "T_n" ON ONLY public.t (n)'),
+        (
+            'CREATE INDEX "T_n" ON t (n)',
+            '-- migrator: no-transaction\nCREATE INDEX CONCURRENTLY "T_n" ON ONLY public.t (n)',
+        ),
         ("SELECT 1", "-- migrator: no-transaction\nDROP INDEX CONCURRENTLY public.gone"),
         ("SELECT 1", "-- migrator: no-transaction\nDROP INDEX CONCURRENTLY IF EXISTS gone"),
         ("VACUUM t", "-- migrator: no-transaction\nVACUUM t"),
@@ -239,18 +242,18 @@ async def test_what_an_interrupted_reindex_left_is_dropped(
 async def test_an_index_that_cannot_be_built_is_an_error_with_its_line(
     empty_database: str, folder: Folder, conn: asyncpg.Connection
 ) -> None:
-    await up(empty_database, folder.add("0001_t.sql", "CREATE TABLE t AS SELECT 1 AS n FROM generate_series(1, 2)").path)
+    await up(
+        empty_database, folder.add("0001_t.sql", "CREATE TABLE t AS SELECT 1 AS n FROM generate_series(1, 2)").path
+    )
     folder.add("0002_i.sql", INDEX.replace("INDEX", "UNIQUE INDEX"))
-    with pytest.raises(Exception, match="0002_i.sql:2:1: could not create unique index"):
+    with pytest.raises(Exception, match=r"0002_i\.sql:2:1: could not create unique index"):
         await up(empty_database, folder.path)
     await conn.execute("DELETE FROM t")
     await up(empty_database, folder.path)
     assert await conn.fetchval(IS_VALID) is True
 
 
-async def test_an_index_of_that_name_that_was_there_before_is_an_error(
-    empty_database: str, folder: Folder
-) -> None:
+async def test_an_index_of_that_name_that_was_there_before_is_an_error(empty_database: str, folder: Folder) -> None:
     await up(empty_database, folder.add("0001_t.sql", ROWS + "; CREATE INDEX t_n ON t (n)").path)
     with pytest.raises(Exception, match="already exists"):
         await up(empty_database, folder.add("0002_i.sql", INDEX).path)

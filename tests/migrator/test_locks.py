@@ -11,7 +11,7 @@ import pytest
 from migrator.apply import Patience
 from migrator.errors import TryAgain
 from migrator.runner import Options, up
-from tests.migrator.support import applied
+from tests.migrator.support import applied, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.migrator.conftest import Folder
 
+WAITS_FOR_U = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'u'::regclass)"
 ALTER = "ALTER TABLE t ADD COLUMN m int"
 
 
@@ -81,10 +82,7 @@ async def test_a_deadlock_with_an_application_is_tried_again(
     said: list[str] = []
 
     async def cross() -> None:
-        while not await application.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'u'::regclass)"
-        ):
-            await asyncio.sleep(0.01)
+        await until(lambda: application.fetchval(WAITS_FOR_U))
         await application.execute("SELECT pg_sleep(0.3); SELECT * FROM t; COMMIT")
 
     _, outcome = await asyncio.gather(cross(), up(empty_database, table.path, say=said.append))

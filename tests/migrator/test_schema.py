@@ -46,8 +46,6 @@ async def test_the_migrated_database_of_all_tests_is_verified(database: Migrated
     assert await verify(database.owner_url, SQL_FOLDER, wait=1, allow_ahead=False) > 100
 
 
-async def test_a_plain_owner_migrates_where_the_groups_are_there(
-    empty_database: str, conn: asyncpg.Connection
-) -> None:
+async def test_a_plain_owner_migrates_where_the_groups_are_there(empty_database: str, conn: asyncpg.Connection) -> None:
     assert not await conn.fetchval("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")
     assert (await up(empty_database)).version == load(SQL_FOLDER)[-1].version

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from tests.conftest import MigratedDatabase
     from tests.migrator.conftest import Folder
 
 INDEXES = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
@@ -87,7 +88,10 @@ async def test_the_lock_of_a_holder_that_dies_goes_to_who_waits(
 
 
 async def test_locks_of_two_databases_are_two(
-    empty_database: str, database: object, folder: Folder, connect: Callable[..., Awaitable[asyncpg.Connection]]
+    empty_database: str,
+    database: MigratedDatabase,
+    folder: Folder,
+    connect: Callable[..., Awaitable[asyncpg.Connection]],
 ) -> None:
     elsewhere = await connect(database.owner_url)
     await elsewhere.fetchval(lock.TRY, lock.KEY)

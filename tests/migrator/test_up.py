@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from tests.migrator.conftest import Folder
 
-HISTORY = "SELECT version, name, state, applied_by, duration_ms, program_version, checksum FROM migrator.history ORDER BY 1"
+HISTORY = (
+    "SELECT version, name, state, applied_by, duration_ms, program_version, checksum FROM migrator.history ORDER BY 1"
+)
 
 
 async def test_all_files_are_applied_in_order_and_recorded(
@@ -85,7 +87,10 @@ async def test_a_file_of_pending_ones_that_is_bad_stops_all_of_them(
 @pytest.mark.parametrize(
     ("sql", "place"),
     [
-        ("CREATE TABLE t (n int PRIMARY KEY);\nINSERT INTO t VALUES (1);\n  INSERT INTO t VALUES (1);", "0001_a.sql:3:3"),
+        (
+            "CREATE TABLE t (n int PRIMARY KEY);\nINSERT INTO t VALUES (1);\n  INSERT INTO t VALUES (1);",
+            "0001_a.sql:3:3",
+        ),
         ("SELECT 1;\nDO $$ BEGIN RAISE EXCEPTION 'no'; END $$;", "0001_a.sql:2:1"),
         ("SELECT 1;\n\tSELECT nope;", "0001_a.sql:2:9"),
     ],
@@ -102,7 +107,7 @@ async def test_an_error_is_placed_even_where_the_server_gives_no_position(
 
 async def test_a_deferred_constraint_is_judged_while_its_file_is_known(empty_database: str, folder: Folder) -> None:
     sql = "CREATE TABLE t (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO t VALUES (1), (1)"
-    with pytest.raises(SqlFailed, match="0001_a.sql: duplicate key"):
+    with pytest.raises(SqlFailed, match=r"0001_a\.sql: duplicate key"):
         await up(empty_database, folder.add("0001_a.sql", sql).path)
 
 
@@ -125,7 +130,7 @@ async def test_a_missing_file_is_refused(empty_database: str, folder: Folder) ->
     folder.add("0001_a.sql", "CREATE TABLE a ()").add("0002_b.sql", "CREATE TABLE b ()")
     await up(empty_database, folder.path)
     folder.remove("0002_b.sql").add("0002_c.sql", "CREATE TABLE c ()")
-    with pytest.raises(BadFiles, match="0002_c.sql: was edited"):
+    with pytest.raises(BadFiles, match=r"0002_c\.sql: was edited"):
         await up(empty_database, folder.path)
 
 
@@ -267,6 +272,6 @@ async def test_a_file_that_gives_the_lock_away_is_undone(
 
 
 async def test_a_large_file_goes_in(empty_database: str, folder: Folder) -> None:
-    rows = ",\n".join(f"({n}, 'some words that take room')" for n in range(100_000))
+    rows = ",\n".join(f"({n}, 'some words that take room')" for n in range(30_000))
     folder.add("0001_a.sql", f"CREATE TABLE a (n int, t text);\nINSERT INTO a VALUES {rows};")
     assert (await up(empty_database, folder.path)).version == 1

@@ -60,6 +60,12 @@ GRANT UPDATE (name) ON s.t TO mdw_auth;
 """
 
 
+UNPROVEN = """
+ALTER TABLE s.child DROP CONSTRAINT child_n_fkey,
+  ADD CONSTRAINT child_n_fkey FOREIGN KEY (n) REFERENCES s.t NOT VALID
+"""
+
+
 @pytest.fixture
 async def made(empty_database: str, folder: Folder, conn: asyncpg.Connection) -> Folder:
     """A migrated database and the schema file that it was read back into."""
@@ -122,16 +128,18 @@ async def test_a_schema_file_reads_back_as_it_was_written(made: Folder, conn: as
         ("CREATE TABLE public.other (n int)", ["table public.other: is not from the migrations"]),
         ("ALTER TABLE s.t DROP COLUMN twice", ["column s.t.twice: is missing"]),
         ("ALTER TABLE s.t ADD COLUMN extra int", ["column s.t.extra: is not from the migrations"]),
-        ("ALTER TABLE s.t ALTER name DROP NOT NULL", ["column s.t.name: is text COLLATE", "and should be text COLLATE"]),
+        (
+            "ALTER TABLE s.t ALTER name DROP NOT NULL",
+            ["column s.t.name: is text COLLATE", "and should be text COLLATE"],
+        ),
         ("ALTER TABLE s.t ALTER name SET DEFAULT 'y'", ["column s.t.name", "DEFAULT 'y'::text", "DEFAULT 'x'::text"]),
-        ('ALTER TABLE s.t ALTER "Odd name" TYPE bigint', ['column s.t."Odd name": is bigint, and should be numeric(8,2)']),
+        (
+            'ALTER TABLE s.t ALTER "Odd name" TYPE bigint',
+            ['column s.t."Odd name": is bigint, and should be numeric(8,2)'],
+        ),
         ("ALTER TABLE s.t SET (fillfactor = 90)", ["table s.t: is", "(fillfactor=90)", "(fillfactor=50)"]),
         ("ALTER TABLE s.t DROP CONSTRAINT name_length", ["constraint s.t name_length: is missing"]),
-        (
-            "ALTER TABLE s.child DROP CONSTRAINT child_n_fkey;"
-            "ALTER TABLE s.child ADD CONSTRAINT child_n_fkey FOREIGN KEY (n) REFERENCES s.t NOT VALID",
-            ["constraint s.child child_n_fkey", "NOT VALID"],
-        ),
+        (UNPROVEN, ["constraint s.child child_n_fkey", "NOT VALID"]),
         ("DROP INDEX s.t_by_name", ["index s.t_by_name: is missing"]),
         ("CREATE INDEX more ON s.t (m)", ["index s.more: is not from the migrations"]),
         ("ALTER TABLE s.t DISABLE TRIGGER touched", ["trigger s.t touched", "-- disabled"]),
@@ -169,7 +177,7 @@ async def test_an_invalid_index_is_named(empty_database: str, made: Folder, conn
     await conn.execute("DROP INDEX s.t_by_name")
     with pytest.raises(Exception, match="could not create unique index"):
         await conn.execute("CREATE UNIQUE INDEX CONCURRENTLY t_by_name ON s.t (m)")
-    with pytest.raises(Drift, match="index s.t_by_name: is\n.*-- invalid"):
+    with pytest.raises(Drift, match=r"index s\.t_by_name: is\n.*-- invalid"):
         await check(empty_database, made)
 
 
