@@ -62,7 +62,8 @@ class Stack:
         """Starts a Python module, its output in a log of its own."""
         base = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
         log = self.state.log(name)
-        log.write_bytes(b"")
+        if log.exists():
+            log.replace(log.with_suffix(".log.old"))
         self.children.append(
             Child(name, [sys.executable, "-m", *command], log=log, environ={**base, "DRAIN_SECONDS": "0", **environ})
         )

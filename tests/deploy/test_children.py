@@ -32,7 +32,7 @@ time.sleep(60)
 """
 
 
-def until(condition, seconds: float = 10.0) -> bool:
+def until(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -65,7 +65,7 @@ def test_a_child_is_asked_first_and_killed_only_if_it_does_not_listen(tmp_path, 
     polite = Child("polite", SLEEPER, log=log, use_prctl=use_prctl)
     assert until(lambda: polite.last_lines() == ["up"])
     assert polite.running
-    assert polite.stop() == 3
+    assert polite.stop((signal.SIGTERM, 60.0)) == 3
     assert not polite.running
     polite.signal(signal.SIGTERM)
     stubborn = Child("stubborn", STUBBORN, log=log, use_prctl=use_prctl)
