@@ -30,7 +30,7 @@ _MINUTES_STOCK, _MINUTES_CRYPTO = 600, 1440
 """Minutes with a trade in a session: of a stock that trades well, extended hours included; crypto, all of them."""
 
 BYTES_PER_BAR = 140
-"""In the table and its index, measured with rows as the parts write them."""
+"""133 to 135 in the table and its index (measured), and a little for what is kept about it."""
 
 SECONDS_PER_REQUEST = 0.3
 BARS_PER_SECOND = 150_000

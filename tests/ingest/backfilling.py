@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mdw.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from services.ingest.__main__ import build
 from services.ingest.settings import IngestSettings
-from tests.support import auth_serving, environment, make_key, reason, serving, violations, with_key
+from tests.support import environment, make_key, reason, serving, violations, with_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,19 +103,17 @@ class Ingest:
 
 
 @asynccontextmanager
-async def ingest_running(database: Any, **variables: str) -> AsyncIterator[Ingest]:
-    """Runs the ingest service, and the auth service that it asks, in this process."""
-    key = await make_key(database)
-    async with auth_serving(database) as auth:
-        own = await make_key(database, "service", name="ingest")
-        variables = {"auth_target": auth, "service_key": own, **variables}
-        server = await build(IngestSettings.from_environment(environment(database.ingest_url, **variables)))
-        async with serving(server) as target, grpc.aio.insecure_channel(target) as channel:
-            conn = await asyncpg.connect(database.admin_url)
-            try:
-                yield Ingest(channel, conn, key, server)
-            finally:
-                await conn.close()
+async def ingest_running(database: Any, auth_target: str, **variables: str) -> AsyncIterator[Ingest]:
+    """Runs the ingest service in this process."""
+    key, own = await make_key(database), await make_key(database, "service", name="ingest")
+    variables = {"auth_target": auth_target, "service_key": own, **variables}
+    server = await build(IngestSettings.from_environment(environment(database.ingest_url, **variables)))
+    async with serving(server) as target, grpc.aio.insecure_channel(target) as channel:
+        conn = await asyncpg.connect(database.admin_url)
+        try:
+            yield Ingest(channel, conn, key, server)
+        finally:
+            await conn.close()
 
 
 def at(text: str) -> Timestamp:

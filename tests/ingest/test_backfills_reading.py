@@ -14,7 +14,7 @@ from services.ingest.housekeeping import Housekeeping
 from services.ingest.store.endings import finish_backfills
 from services.ingest.store.rejects import Rejects
 from services.kit.requests import Requests
-from tests.ingest.backfilling import CRYPTO, DAY, MINUTE, STOCK, at, ingest_running
+from tests.ingest.backfilling import CRYPTO, DAY, MINUTE, STOCK, at
 from tests.support import reason, with_key
 
 State = ingest_pb2.Backfill.State
@@ -24,12 +24,6 @@ INSERT_REJECT = """
 INSERT INTO ingest.rejected_bars (symbol_id, timeframe, ticker, reason, raw, raw_hash, ts)
 VALUES ($1, $2, $3, $4, $5, sha256(convert_to($5, 'UTF8')), '2024-01-02Z')
 """
-
-
-@pytest.fixture
-async def ingest(database):
-    async with ingest_running(database) as running:
-        yield running
 
 
 async def begun(ingest, *tickers):

@@ -14,7 +14,7 @@ from services.ingest.store.endings import (
     pause_backfills,
     settle_all,
 )
-from tests.ingest.backfilling import at, ingest_running
+from tests.ingest.backfilling import at
 from tests.support import info
 
 State = ingest_pb2.Backfill.State
@@ -24,11 +24,10 @@ UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-async def ingest(database):
-    async with ingest_running(database) as running:
-        for ticker in ("AAPL", "MSFT"):
-            await running.symbol(ticker)
-        yield running
+async def ingest(ingest):
+    for ticker in ("AAPL", "MSFT"):
+        await ingest.symbol(ticker)
+    return ingest
 
 
 async def started(ingest, **fields):

@@ -9,19 +9,13 @@ import pytest
 
 from deploy.local.faults import parse_faults
 from mdw.ingest.v1 import ingest_pb2
-from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, at, ingest_running
+from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, at
 from tests.ingest.working import Desk, replaying
 from tests.support import with_key
 
 State = ingest_pb2.Backfill.State
 META = (("FB", date(2012, 5, 18), date(2022, 6, 8)), ("META", date(2022, 6, 9), None))
 SPAN = {"start_time": at("2012-01-01"), "end_time": at("2021-01-01")}
-
-
-@pytest.fixture
-async def ingest(database):
-    async with ingest_running(database) as running:
-        yield running
 
 
 @pytest.fixture
