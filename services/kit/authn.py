@@ -88,13 +88,12 @@ class KeyCache:
     async def _ask_once(self, digest: bytes, secret: str) -> Principal | None:
         task = self._asking.get(digest)
         if task is None:
-            task = asyncio.create_task(self._ask(digest, secret))
+            task = asyncio.create_task(self._ask(digest, secret, self._generation))
             self._asking[digest] = task
         # Shielded: others wait for the same answer.
         return await asyncio.shield(task)
 
-    async def _ask(self, digest: bytes, secret: str) -> Principal | None:
-        generation = self._generation
+    async def _ask(self, digest: bytes, secret: str, generation: int) -> Principal | None:
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 principal = await self._lookup(secret)
