@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PORTS = {"auth": 15051, "symbols": 15052, "ingest": 15053}
-RUN_KEY_FILE = Path(".mdw/admin.key")
-"""Where `make run` leaves the administrator's key."""
+RUN_FOLDER = ".mdw"
+"""Where `make run` leaves admin.key, unless MDW_STATE names another folder."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -109,8 +109,9 @@ def _key(
     origin = "key_file"
     if path is None and source.get("MDW_KEY_FILE"):
         path, origin = Path(source["MDW_KEY_FILE"]).expanduser(), "MDW_KEY_FILE"
-    if path is None and RUN_KEY_FILE.is_file() and all(is_loopback(each) for each in addresses.values()):
-        path, origin = RUN_KEY_FILE.absolute(), str(RUN_KEY_FILE)
+    left = Path(source.get("MDW_STATE") or RUN_FOLDER) / "admin.key"
+    if path is None and left.is_file() and all(is_loopback(each) for each in addresses.values()):
+        path, origin = left.absolute(), "the key of make run"
     if path is None:
         return None, None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import sys
@@ -98,9 +99,12 @@ def _names(*, by_date: bool) -> tuple[str, ...]:
 
 
 def write_csv(chunks: Iterable[Chunk], file: TextIO, *, by_date: bool) -> None:
+    """Writes a header and the bars; nothing at all where the answer is an error."""
     writer = csv.writer(file, lineterminator="\n")
+    begun = iter(chunks)
+    first = list(itertools.islice(begun, 1))
     writer.writerow(_names(by_date=by_date))
-    for chunk in chunks:
+    for chunk in itertools.chain(first, begun):
         writer.writerows(rows(chunk, by_date=by_date))
 
 

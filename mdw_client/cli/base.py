@@ -35,7 +35,7 @@ class App:
         self.out = Console(highlight=False)
         if not self.out.is_terminal:
             self.out = Console(highlight=False, soft_wrap=True, width=_WIDE)
-        self.err = Console(highlight=False, stderr=True)
+        self.err = Console(highlight=False, stderr=True, soft_wrap=True)
 
     @property
     def client(self) -> Client:

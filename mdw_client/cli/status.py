@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mdw.symbols.v1 import symbols_pb2
 
 HEALTH = "/grpc.health.v1.Health/Check"
-SERVING = b"\x08\x01"
+SERVING = "SERVING"
+_SERVING_BYTES = b"\x08\x01"
 """HealthCheckResponse{status: SERVING}; its package would hold protobuf below 7."""
 _PATIENCE = 2.0
 
@@ -31,16 +32,15 @@ def status(app: base.App) -> int:
     """Says whether the services are well, what is stored and what is under way."""
     asked = {service: _ask(app, service) for service in PORTS}
     found = {service: health(call) for service, call in asked.items()}
-    if app.as_json:
-        for service, (state, version) in found.items():
-            target = app.client.settings.targets[service]
-            click.echo(json.dumps({"service": service, "target": target, "state": state, "version": version}))
-    else:
-        for service, (state, version) in found.items():
-            app.print(f"{service:8} {app.client.settings.targets[service]:32} {state} {version}".rstrip())
-    well = all(state == "SERVING" for state, _ in found.values())
+    for service, state in found.items():
+        target = app.client.settings.targets[service]
+        if app.as_json:
+            click.echo(json.dumps({"service": service, "target": target, "state": state}))
+        else:
+            app.print(f"{service:8} {target:32} {state}")
+    well = all(state == SERVING for state in found.values())
     for service, show in (("symbols", _stored), ("ingest", _under_way)):
-        if found[service][0] == "SERVING":
+        if found[service] == SERVING:
             _unless_denied(app, show)
     return 0 if well else TRY_AGAIN
 
@@ -50,14 +50,12 @@ def _ask(app: base.App, service: str) -> Any:
     return check.future(b"", timeout=_PATIENCE)
 
 
-def health(call: Any) -> tuple[str, str]:
-    """Returns SERVING, NOT_SERVING or AWAY, and the service's version where it says one."""
+def health(call: Any) -> str:
+    """Returns SERVING, NOT_SERVING or AWAY."""
     try:
-        answer = call.result()
+        return SERVING if call.result() == _SERVING_BYTES else "NOT_SERVING"
     except grpc.RpcError:
-        return "AWAY", ""
-    metadata: dict[str, Any] = dict((*call.initial_metadata(), *call.trailing_metadata()))
-    return ("SERVING" if answer == SERVING else "NOT_SERVING"), str(metadata.get("x-mdw-version", ""))
+        return "AWAY"
 
 
 def _unless_denied(app: base.App, show: Callable[[base.App], None]) -> None:

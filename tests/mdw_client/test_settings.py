@@ -76,6 +76,9 @@ def test_the_key_of_make_run_is_found_on_this_machine_alone(monkeypatch: pytest.
     (tmp_path / ".mdw/admin.key").write_text(KEY)
     monkeypatch.chdir(tmp_path)
     assert load(environ={}).key_file == tmp_path / ".mdw/admin.key"
+    monkeypatch.chdir("/")
+    assert load(environ={"MDW_STATE": str(tmp_path / ".mdw")}).key_file == tmp_path / ".mdw/admin.key"
+    monkeypatch.chdir(tmp_path)
     assert load(environ={"MDW_KEY": OTHER}).key_source() == OTHER
     assert load(environ={"MDW_INGEST_TARGET": "elsewhere:1"}).key_source() is None
 
