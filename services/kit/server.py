@@ -89,6 +89,7 @@ class Server:
         self._preparations: list[Callable[[], Awaitable[Any]]] = []
         self._closers: list[Callable[[], Any]] = []
         self._port = 0
+        self.health_port = 0
         self._add_checks(authenticator)
 
     def add(self, servicer: object, service: ServiceDescriptor) -> None:
@@ -186,7 +187,7 @@ class Server:
             server = grpc.aio.server(options=OPTIONS)
             self._servers.append(server)
             health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-            server.add_insecure_port(self.settings.health_address)
+            self.health_port = server.add_insecure_port(self.settings.health_address)
             await server.start()
         if self.settings.metrics_address:
             self._closers.append(self.metrics.serve(self.settings.metrics_address))
