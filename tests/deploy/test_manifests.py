@@ -176,7 +176,7 @@ def _settings_of(module: str) -> set[str]:
         "services.auth": ("services.auth.settings", "AuthSettings"),
         "services.symbols": ("services.symbols.settings", "SymbolsSettings"),
         "services.ingest": ("services.ingest.settings", "IngestSettings"),
-        "services.ingest.worker": ("services.ingest.settings", "WorkerSettings"),
+        "services.ingest.worker": ("services.ingest.worker_settings", "WorkerSettings"),
     }[module]
     client = {"MDW_TLS_CA_FILE"}
     return client | {item.name.upper() for item in fields(getattr(import_module(package), name))}
