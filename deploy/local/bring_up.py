@@ -38,7 +38,9 @@ async def bring_up(stack: Stack, switches: Switches, say: Callable[[str], None])
         environ = _environ("ingest", state, switches, urls) | provider
         stack.start(f"worker-{number}", ["services.ingest.worker"], environ)
     processes = {child.name: child.process.pid for child in stack.children}
-    state.note_running({"pid": os.getpid(), "addresses": switches.addresses, "processes": processes})
+    database = f"127.0.0.1:{stack.postgres.port}" if stack.postgres else ""
+    facts = {"pid": os.getpid(), "addresses": switches.addresses, "processes": processes, "postgres": database}
+    state.note_running(facts)
     await stack.ready(switches.addresses)
 
 

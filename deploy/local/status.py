@@ -23,6 +23,9 @@ async def status(state: State) -> int:
     for name, pid in facts.get("processes", {}).items():
         words = {None: "running", True: "ready", False: "NOT READY"}[ready.get(name)]
         print(f"  {name:<10} {pid:>8}  {addresses.get(name, ''):<16}  {words}")
+    if facts.get("postgres"):
+        password = state.postgres / "password"
+        print(f"  PostgreSQL at {facts['postgres']}: database mdw, user postgres, password in {password}")
     return 0 if all(healthy) else 1
 
 
