@@ -99,7 +99,7 @@ def detail(name: str, value: Any, prefix: str = "symbol.") -> Any:
     if name in ("list_date", "delist_date"):
         return day(value, field)
     if name == "name":
-        return checks.text(field, value, minimum=0, maximum=MAX_NAME)
+        return checks.text(field, value.strip(), minimum=0, maximum=MAX_NAME)
     return code(name, value, field)
 
 
