@@ -81,6 +81,5 @@ def _ended(ended: BaseException) -> int:
     if isinstance(ended, click.ClickException):
         ended.show()
         return USAGE
-    click.echo("", err=True)
     interrupted = isinstance(ended, KeyboardInterrupt) or isinstance(ended.__cause__, KeyboardInterrupt)
     return INTERRUPTED if interrupted else REFUSED

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mdw.ingest.v1 import ingest_pb2 as pb
@@ -122,7 +123,7 @@ def _bar(app: base.App, backfill_id: str) -> pb.Backfill:
     """Shows progress as a bar, and returns the backfill at its end."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     latest = pb.Backfill()
-    with Progress(*columns, console=app.out) as progress:
+    with Progress(*columns, console=Console()) as progress:
         task = progress.add_task("", total=1.0, text="")
         for latest in app.client.backfills.watch(backfill_id):
             done = latest.progress.done_share

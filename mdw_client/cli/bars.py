@@ -116,12 +116,16 @@ def write_json(chunk: Chunk, *, by_date: bool) -> None:
 
 
 def _table(app: base.App, chunks: Iterable[Chunk], *, by_date: bool) -> None:
-    columns = [name if place < 2 else f"{name}#" for place, name in enumerate(_names(by_date=by_date))]  # noqa: PLR2004 # the first two are text
-    found: Any = (row for chunk in chunks for row in rows(chunk, by_date=by_date))
-    app.many(found, columns, lambda row: ["" if value is None else _cell(value) for value in row])
+    """Prints the bars, without columns in which there is nothing."""
+    found: Any = [row for chunk in chunks for row in rows(chunk, by_date=by_date)]
+    names = _names(by_date=by_date)
+    kept = [place for place in range(len(names)) if any(row[place] is not None for row in found)]
+    app.many(found, [f"{names[place]}#" for place in kept], lambda row: [_cell(row[place]) for place in kept])
 
 
-def _cell(value: float | str) -> str:
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 

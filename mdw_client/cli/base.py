@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from google.protobuf.json_format import MessageToDict
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
 
-_WIDE = 1_000_000
-"""The width of what is no terminal: nothing is folded or cut there."""
+_WIDE, _HIGH = 1_000_000, 100
+"""A row is a line, so that it can be searched and copied; a narrow terminal folds it."""
 
 
 class App:
@@ -32,9 +31,7 @@ class App:
         self.arguments: dict[str, Any] = {}
         self.as_json = False
         self._client: Client | None = None
-        self.out = Console(highlight=False)
-        if not self.out.is_terminal:
-            self.out = Console(highlight=False, soft_wrap=True, width=_WIDE)
+        self.out = Console(highlight=False, soft_wrap=True, width=_WIDE, height=_HIGH)
         self.err = Console(highlight=False, stderr=True, soft_wrap=True)
 
     @property
@@ -66,10 +63,10 @@ class App:
         """Prints a list, as JSON lines or as a table; a column whose name ends with `#` is of numbers."""
         if self.as_json:
             return len([print_json(message) for message in messages])
-        table = Table(box=SIMPLE_HEAD if self.out.is_terminal else None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in columns:
             number = column.endswith("#")
-            table.add_column(column.removesuffix("#"), justify="right" if number else "left", overflow="fold")
+            table.add_column(column.removesuffix("#"), justify="right" if number else "left")
         for message in messages:
             table.add_row(*row(message))
         self.out.print(table if table.row_count else "nothing", markup=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from tests.mdw_client.conftest import KEY
 from tests.mdw_client.market import Market
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.mdw_client.warehouse import Warehouse
@@ -481,6 +484,25 @@ def test_a_reader_that_has_enough_ends_it_quietly(market: Market, warehouse: War
     environ = {**os.environ, "PYTHONPATH": ":".join(sys.path), "MDW_TARGET": warehouse.target, "MDW_KEY": KEY}
     done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, env=environ, check=False)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_an_interrupt_ends_it_quietly(warehouse: Warehouse) -> None:
+    done = threading.Event()
+
+    def forever(_: Any) -> Iterator[Any]:
+        yield ingest_pb2.WatchBackfillResponse(backfill=JOB)
+        done.wait(30)
+
+    warehouse.answers["WatchBackfill"] = forever
+    command = [sys.executable, "-c", "from mdw_client.cli import main; main()", "backfill", "watch", "b-1"]
+    environ = {**os.environ, "PYTHONPATH": ":".join(sys.path), "MDW_TARGET": warehouse.target, "MDW_KEY": KEY}
+    environ["PYTHONUNBUFFERED"] = "1"
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert "RUNNING" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        output = watching.communicate(timeout=20)
+    done.set()
+    assert (watching.returncode, output) == (130, ("", "\n"))
 
 
 def test_without_its_libraries_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
