@@ -12,6 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from services.ingest.timeframes import DAY, MINUTE
+from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +21,6 @@ MISSING, REFETCH = 1, 2
 
 Range = tuple[int, int]
 Ranges = tuple[Range, ...]
-
-CRYPTO = 3
 
 PAGE_BARS = 50_000
 """The most bars that one request brings."""

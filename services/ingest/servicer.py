@@ -13,7 +13,8 @@ from mdw.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from services.ingest import requests
 from services.ingest.answers import to_backfill, to_plan, to_rejected_bar, to_slice, to_watched
 from services.ingest.resolving import MAX_SYMBOLS, resolve, resolve_one
-from services.ingest.store.starts import Ask, Original
+from services.ingest.store.known import Ask
+from services.ingest.store.starts import Original
 from services.ingest.watching import overall_pace
 from services.kit import calls, checks, paging
 from services.kit.errors import FailedPrecondition, InvalidArgument
@@ -58,7 +59,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._tokens = tokens
 
     @scopes("ingest.write")
-    async def StartBackfill(  # noqa: N802
+    async def StartBackfill(
         self, request: ingest_pb2.StartBackfillRequest, context: Any
     ) -> ingest_pb2.StartBackfillResponse:
         terms = requests.backfill_terms(request, datetime.now(UTC), await self._starts.horizon())
@@ -78,13 +79,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return ingest_pb2.StartBackfillResponse.FromString(answer)
 
     @scopes("ingest.read")
-    async def GetBackfill(  # noqa: N802
-        self, request: ingest_pb2.GetBackfillRequest, context: Any
-    ) -> ingest_pb2.GetBackfillResponse:
+    async def GetBackfill(self, request: ingest_pb2.GetBackfillRequest, context: Any) -> ingest_pb2.GetBackfillResponse:
         return ingest_pb2.GetBackfillResponse(backfill=_backfill(await self._jobs.get(_id(request))))
 
     @scopes("ingest.read")
-    async def ListBackfills(  # noqa: N802
+    async def ListBackfills(
         self, request: ingest_pb2.ListBackfillsRequest, context: Any
     ) -> ingest_pb2.ListBackfillsResponse:
         size = paging.page_size(request.page_size)
@@ -100,9 +99,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return answer
 
     @scopes("ingest.read")
-    async def ListSlices(  # noqa: N802
-        self, request: ingest_pb2.ListSlicesRequest, context: Any
-    ) -> ingest_pb2.ListSlicesResponse:
+    async def ListSlices(self, request: ingest_pb2.ListSlicesRequest, context: Any) -> ingest_pb2.ListSlicesResponse:
         size = paging.page_size(request.page_size)
         states = requests.all_known("states", request.states, ingest_pb2.Slice.State)
         symbol_id = requests.symbol_id(request.symbol_id)
@@ -115,7 +112,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return answer
 
     @scopes("ingest.read")
-    async def WatchBackfill(  # noqa: N802
+    async def WatchBackfill(
         self, request: ingest_pb2.WatchBackfillRequest, context: Any
     ) -> AsyncIterator[ingest_pb2.WatchBackfillResponse]:
         async with aclosing(self._watching.watch(_id(request))) as observations:
@@ -123,7 +120,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
                 yield to_watched(seen)
 
     @scopes("ingest.write")
-    async def UpdateBackfill(  # noqa: N802
+    async def UpdateBackfill(
         self, request: ingest_pb2.UpdateBackfillRequest, context: Any
     ) -> ingest_pb2.UpdateBackfillResponse:
         priority = requests.settable_priority(request.priority)
@@ -131,7 +128,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return ingest_pb2.UpdateBackfillResponse(backfill=_backfill(job))
 
     @scopes("ingest.write")
-    async def PauseBackfill(  # noqa: N802
+    async def PauseBackfill(
         self, request: ingest_pb2.PauseBackfillRequest, context: Any
     ) -> ingest_pb2.PauseBackfillResponse:
         call = calls.current()
@@ -140,28 +137,28 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return ingest_pb2.PauseBackfillResponse(backfill=_backfill(job))
 
     @scopes("ingest.write")
-    async def ResumeBackfill(  # noqa: N802
+    async def ResumeBackfill(
         self, request: ingest_pb2.ResumeBackfillRequest, context: Any
     ) -> ingest_pb2.ResumeBackfillResponse:
         job = await self._steering.resume(calls.current(), _id(request))
         return ingest_pb2.ResumeBackfillResponse(backfill=_backfill(job))
 
     @scopes("ingest.write")
-    async def CancelBackfill(  # noqa: N802
+    async def CancelBackfill(
         self, request: ingest_pb2.CancelBackfillRequest, context: Any
     ) -> ingest_pb2.CancelBackfillResponse:
         job = await self._steering.cancel(calls.current(), _id(request))
         return ingest_pb2.CancelBackfillResponse(backfill=_backfill(job))
 
     @scopes("ingest.write")
-    async def RetryBackfill(  # noqa: N802
+    async def RetryBackfill(
         self, request: ingest_pb2.RetryBackfillRequest, context: Any
     ) -> ingest_pb2.RetryBackfillResponse:
         job, slices = await self._steering.retry(calls.current(), _id(request))
         return ingest_pb2.RetryBackfillResponse(backfill=_backfill(job), slices=slices)
 
     @scopes("ingest.read")
-    async def ListRejectedBars(  # noqa: N802
+    async def ListRejectedBars(
         self, request: ingest_pb2.ListRejectedBarsRequest, context: Any
     ) -> ingest_pb2.ListRejectedBarsResponse:
         size = paging.page_size(request.page_size)

@@ -77,7 +77,8 @@ class Watching:
             yield Observation(job, overall_pace(job))
             while job.open:
                 news = await watcher.next()
-                if news.job != job:
+                # A look that began before the first one must not lead back.
+                if news.job != job and news.job.read_time > job.read_time:
                     job = news.job
                     yield news
 

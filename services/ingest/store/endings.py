@@ -45,8 +45,8 @@ WHERE state IN (1, 2, 3)
 ORDER BY backfill_id
 """
 
-# From the end: claims go upward, so that the last slices are open longest and the first look mostly finds one. A subquery
-# that cannot become a join keeps it at that: as a join it read all 20,000 slices of a job each time one ended.
+# From the end: claims go upward, so that the last slices are open longest and the first look mostly finds one. A
+# subquery that cannot become a join keeps it at that: a join read all 20,000 slices of a job each time one ended.
 HAS_OPEN_SLICE = """
 SELECT true
 FROM ingest.backfill_slices bs

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import product
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from services.ingest.calendar import EVERY_DAY, XNYS, date_of, day_of
-from services.ingest.planner import (
-    CRYPTO,
-    MISSING,
-    REFETCH,
-    OpenSlice,
-    Plan,
-    Series,
-    TickerSpan,
-    estimated_seconds,
-    plan_series,
-)
+from services.ingest.calendar import date_of
+from services.ingest.planner import Plan, estimated_seconds, plan_series
 from services.ingest.store import sessions
 from services.ingest.store.endings import finish_backfill, finish_now
 from services.ingest.store.jobs import read_job
+from services.ingest.store.known import FIRST_DAY, read_known
+from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
+from services.kit.errors import MdwError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    import asyncpg
-
-    from services.ingest.planner import Ranges, Slice
+    from services.ingest.planner import Slice
     from services.ingest.store.jobs import Job
-    from services.ingest.store.symbols import Symbol
+    from services.ingest.store.known import Ask
     from services.kit.calls import Call
     from services.kit.db import Connection, Database
     from services.kit.recorder import Recorder
@@ -43,41 +35,8 @@ if TYPE_CHECKING:
 BARS = 1
 """mdw.ingest.v1.Backfill.Kind."""
 
-FIRST_DAY = day_of(date(2000, 1, 1))
-
 _YIELD_EVERY = 200
 """Series planned before other calls get their turn."""
-
-# A slice's cursor is a time; until the day after it (its market's day), a refetch cannot count on what was fetched.
-OPEN_SLICES = """
-SELECT s.slice_id, s.symbol_id, s.timeframe, s.first_date, s.last_date,
-       (s.cursor AT TIME ZONE
-         CASE WHEN s.asset_class = 3 OR s.timeframe = 7 THEN 'UTC' ELSE 'America/New_York' END)::date AS cursor_date
-FROM ingest.slices s
-WHERE s.state IN (1, 2)
-  AND s.kind = 1
-  AND s.symbol_id = ANY($1::int[])
-  AND s.timeframe = ANY($2::smallint[])
-ORDER BY s.slice_id
-"""
-
-SERIES = """
-SELECT symbol_id, timeframe, asked, outside_plan, deleted
-FROM ingest.series
-WHERE symbol_id = ANY($1::int[])
-  AND timeframe = ANY($2::smallint[])
-"""
-
-# How far back the subscription was seen to reach: an answer follows the refused days within a week.
-REACH = """
-SELECT t.asset_class, max(upper(refused)) AS reach
-FROM ingest.series s
-JOIN symbols.ticker_spans t USING (symbol_id)
-CROSS JOIN unnest(s.outside_plan) AS refused
-WHERE s.outside_plan <> '{}'
-  AND s.asked && datemultirange(daterange(upper(refused), upper(refused) + 7))
-GROUP BY t.asset_class
-"""
 
 NEXT_TURN = "SELECT nextval('ingest.job_turns')"
 
@@ -149,18 +108,6 @@ FROM unnest($1::int[], $2::smallint[]) AS p (symbol_id, timeframe)
 ORDER BY p.symbol_id, p.timeframe
 ON CONFLICT DO NOTHING
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What a backfill is asked for; days are numbered from 1970-01-01, first inclusive, end exclusive, None open."""
-
-    symbols: Sequence[Symbol]
-    timeframes: Sequence[int]
-    first: int | None
-    end: int | None
-    mode: int
-    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,26 +186,22 @@ class Starts:
             reply = answer(Started(await read_job(conn, backfill_id), planned))
             await self._requests.store(conn, call, original.request_id, reply)
         if planned.plan.shared:
-            # A shared slice may have ended before its link to this job could be seen.
-            await finish_backfill(self._db, backfill_id)
+            # A shared slice may have ended before its link to this job could be seen. The server looks again, too.
+            with suppress(MdwError):
+                await finish_backfill(self._db, backfill_id)
         return reply
 
     async def _plan(self, conn: Connection, ask: Ask) -> Planned:
-        # Slices first: one that ends between the two reads is then shared, and not planned again.
-        open_slices = await _open_slices(conn, ask)
-        known = await _known(conn, ask)
-        reach = await _reach(conn) if ask.first is None and ask.mode == MISSING else {}
+        known = await read_known(conn, ask)
         ends = {calendar: day + 1 for calendar, day in (await sessions.last_closed(conn)).items()}
         first = FIRST_DAY if ask.first is None else ask.first
         plan = Plan()
         for position, (timeframe, symbol) in enumerate(product(ask.timeframes, ask.symbols)):
             if position % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-            key = (symbol.symbol_id, timeframe)
-            series = _series(symbol, timeframe, known.get(key, ((), (), ())), open_slices.get(key, ()), reach)
             calendar = calendar_of(symbol.asset_class)
             end = _earlier(ask.end, ends[calendar])
-            plan.add(plan_series(series, ask.mode, self._days[calendar], first, end))
+            plan.add(plan_series(known.series(symbol, timeframe), ask.mode, self._days[calendar], first, end))
         latest = max((ends[calendar_of(symbol.asset_class)] for symbol in ask.symbols), default=first)
         seconds = await self._seconds(conn, ask, plan)
         return Planned(plan=plan, first=first, end=max(first, _earlier(ask.end, latest)), seconds=seconds)
@@ -272,75 +215,8 @@ class Starts:
         )
 
 
-def calendar_of(asset_class: int) -> str:
-    """Returns the name of the calendar by which symbols of a class trade."""
-    return EVERY_DAY if asset_class == CRYPTO else XNYS
-
-
 def _earlier(asked: int | None, closed: int) -> int:
     return closed if asked is None else min(asked, closed)
-
-
-async def _open_slices(conn: Connection, ask: Ask) -> dict[tuple[int, int], list[OpenSlice]]:
-    found: dict[tuple[int, int], list[OpenSlice]] = {}
-    for row in await conn.fetch(OPEN_SLICES, [one.symbol_id for one in ask.symbols], list(ask.timeframes)):
-        first = row["first_date"]
-        if ask.mode == REFETCH and row["cursor_date"] is not None:
-            first = max(first, row["cursor_date"] + timedelta(days=1))
-        one = OpenSlice(row["slice_id"], day_of(first), day_of(row["last_date"]) + 1)
-        found.setdefault((row["symbol_id"], row["timeframe"]), []).append(one)
-    return found
-
-
-async def _known(conn: Connection, ask: Ask) -> dict[tuple[int, int], tuple[Ranges, Ranges, Ranges]]:
-    """Returns what was asked, lies outside the plan and was deleted, by series."""
-    rows = await conn.fetch(SERIES, [one.symbol_id for one in ask.symbols], list(ask.timeframes))
-    return {
-        (row["symbol_id"], row["timeframe"]): (
-            _ranges(row["asked"]),
-            _ranges(row["outside_plan"]),
-            _ranges(row["deleted"]),
-        )
-        for row in rows
-    }
-
-
-async def _reach(conn: Connection) -> dict[int, int]:
-    """Returns the first day that the subscription was seen to cover, by class; nothing where nothing was refused."""
-    return {row["asset_class"]: day_of(row["reach"]) for row in await conn.fetch(REACH)}
-
-
-def _series(
-    symbol: Symbol,
-    timeframe: int,
-    known: tuple[Ranges, Ranges, Ranges],
-    open_slices: Sequence[OpenSlice],
-    reach: dict[int, int],
-) -> Series:
-    asked, outside_plan, deleted = known
-    if symbol.asset_class in reach:
-        outside_plan = (*outside_plan, (FIRST_DAY, reach[symbol.asset_class]))
-    return Series(
-        symbol_id=symbol.symbol_id,
-        asset_class=symbol.asset_class,
-        ticker=symbol.ticker,
-        timeframe=timeframe,
-        listed=None if symbol.list_date is None else day_of(symbol.list_date),
-        tickers=[TickerSpan(day_of(one.from_date), _end(one.to_date), one.provider_ticker) for one in symbol.spans],
-        asked=asked,
-        outside_plan=outside_plan,
-        deleted=deleted,
-        open_slices=open_slices,
-    )
-
-
-def _end(to_date: date | None) -> int:
-    return day_of(to_date or date.max) + 1
-
-
-def _ranges(multirange: Sequence[asyncpg.Range[date]]) -> Ranges:
-    """Returns ranges of days; those of the schema are all bounded, and Postgres writes their ends exclusive."""
-    return tuple((day_of(one.lower), day_of(one.upper)) for one in multirange if one.lower and one.upper)
 
 
 def _job_columns(ask: Ask, planned: Planned) -> tuple[object, ...]:
