@@ -78,9 +78,7 @@ def test_slices_cover_exactly_the_missing_sessions_and_each_once(given_up_or_hel
 def test_a_refetch_covers_all_sessions_whatever_is_known(asked, deleted, tickers, span):
     known = series(asked=tuple(asked), deleted=tuple(deleted), outside_plan=tuple(asked), tickers=tickers)
     plan = plan_series(known, REFETCH, DAYS, *span)
-    assert set(sessions_of(plan)) == sessions_in([span]) & sessions_in(
-        [(one.first, one.end) for one in tickers]
-    )
+    assert set(sessions_of(plan)) == sessions_in([span]) & sessions_in([(one.first, one.end) for one in tickers])
 
 
 @given(ranges, cuts())
