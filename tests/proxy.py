@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Forwards to one address. `hole`: bytes are swallowed both ways; `cut()` ends all connections; `refuse`: no new ones.
+    """Forwards to one address.
+
+    `hole`: bytes are swallowed both ways; `cut()` ends all connections; `refuse`: no new ones.
 
     `cut_after(text)`: once the client has sent a chunk with the text, it is forwarded and the connection is cut before
     any answer comes back: the statement runs, and nobody is told.
@@ -66,7 +68,7 @@ class Proxy:
                 silent.set()
 
         there = self._pump(reader, up_writer, spotted)
-        back = self._pump(up_reader, writer, lambda data: None, silent)
+        back = self._pump(up_reader, writer, lambda _: None, silent)
         tasks = {asyncio.create_task(there), asyncio.create_task(back)}
         self._tasks |= tasks
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -30,7 +30,6 @@ from services.kit.errors import (
     Unavailable,
     Unimplemented,
 )
-from services.kit.limits import KeyLimits, PeerThrottle
 from services.kit.log import CallLines, get, redact
 from services.kit.scopes import allows
 from services.kit.version import VERSION
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from services.kit.authn import Authenticator
+    from services.kit.limits import KeyLimits, PeerThrottle
     from services.kit.methods import Method
     from services.kit.metrics import Metrics
     from services.kit.principals import Principal
@@ -165,8 +165,7 @@ class Answering:
             key = self._authenticator.cached(keys.digest(secret)) or await self._find_key(call, secret)
             call.key = key
             call.key_preview = key.preview
-            if key.allowed_peers and not key.admits(call.peer):
-                raise Unauthenticated("PEER_NOT_ALLOWED")
+            key.require_peer(call.peer)
         except Unauthenticated as error:
             if error.audit_reason != _UNKNOWN:  # that was counted before the look-up
                 self._throttle.failed(call.peer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-import uuid
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from asyncpg.pgproto.pgproto import UUID  # a uuid.UUID that is made and printed several times as fast
 
 if TYPE_CHECKING:
+    import uuid
     from contextvars import Token
 
     from services.kit.errors import MdwError

@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from services.kit.errors import Unauthenticated
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -24,6 +26,11 @@ class Principal:
     max_calls_per_second: int | None = None
     """None: the process's default."""
     max_streams: int | None = None
+
+    def require_peer(self, peer: str) -> None:
+        """Raises Unauthenticated if the key may not be used from an address."""
+        if self.allowed_peers and not self.admits(peer):
+            raise Unauthenticated("PEER_NOT_ALLOWED")
 
     def admits(self, peer: str) -> bool:
         """Says whether the key may be used from an address."""

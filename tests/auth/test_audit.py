@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
-import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from mdw.auth.v1 import auth_pb2
 
+from mdw.auth.v1 import auth_pb2
 from services.auth.store.audit import AuditStore
 from services.auth.store.chains import ChainStore
 from services.auth.verifying import Verifier
@@ -182,80 +181,91 @@ async def head(owner, writer: UUID) -> auth_pb2.AuditHead:
 
 TAMPERING = {
     "a row is changed": (
+        3,
+        Finding.BATCH_EDITED,
         "UPDATE auth.audit_entries SET code = 7 WHERE writer = $1 AND seq = 3",
-        3,
-        Finding.BATCH_EDITED,
     ),
-    "a key is blamed": (
-        "UPDATE auth.audit_entries SET key_id = gen_random_uuid() WHERE writer = $1 AND seq = 3",
+    "another key is blamed": (
         3,
         Finding.BATCH_EDITED,
+        "UPDATE auth.audit_entries SET key_id = gen_random_uuid() WHERE writer = $1 AND seq = 3",
     ),
     "a count is changed": (
-        "UPDATE auth.audit_entries SET call_count = 9 WHERE writer = $1 AND seq = 2",
         2,
         Finding.BATCH_EDITED,
+        "UPDATE auth.audit_entries SET call_count = 9 WHERE writer = $1 AND seq = 2",
     ),
     "a row is removed": (
-        "DELETE FROM auth.audit_entries WHERE writer = $1 AND seq = 3 AND ord = 1",
         3,
         Finding.BATCH_EDITED,
+        "DELETE FROM auth.audit_entries WHERE writer = $1 AND seq = 3 AND ord = 1",
     ),
     "a row is added": (
-        "INSERT INTO auth.audit_entries SELECT time, 999999, writer, kind, seq, 9, call_id, key_id, key_preview, service,"
-        " method, code, reason, peer, request_id, duration_us, messages, call_count FROM auth.audit_entries"
-        " WHERE writer = $1 AND seq = 3 AND ord = 1",
         3,
         Finding.BATCH_EDITED,
+        """
+        INSERT INTO auth.audit_entries
+        SELECT time, 999999, writer, kind, seq, 9, call_id, key_id, key_preview, service, method, code, reason, peer,
+               request_id, duration_us, messages, call_count
+        FROM auth.audit_entries
+        WHERE writer = $1 AND seq = 3 AND ord = 1
+        """,
     ),
     "a row's time is moved": (
-        "UPDATE auth.audit_entries SET time = time + interval '1 microsecond' WHERE writer = $1 AND seq = 3 AND ord = 1",
         3,
         Finding.BATCH_EDITED,
+        """
+        UPDATE auth.audit_entries SET time = time + interval '1 microsecond'
+        WHERE writer = $1 AND seq = 3 AND ord = 1
+        """,
     ),
     "a batch is removed with its rows": (
-        "WITH gone AS (DELETE FROM auth.audit_entries WHERE writer = $1 AND seq = 3)"
-        " DELETE FROM auth.audit_batches WHERE writer = $1 AND seq = 3",
         3,
         Finding.BATCH_MISSING,
+        """
+        WITH gone AS (DELETE FROM auth.audit_entries WHERE writer = $1 AND seq = 3)
+        DELETE FROM auth.audit_batches WHERE writer = $1 AND seq = 3
+        """,
     ),
     "the last batch is removed with its rows": (
-        "WITH gone AS (DELETE FROM auth.audit_entries WHERE writer = $1 AND seq = 5)"
-        " DELETE FROM auth.audit_batches WHERE writer = $1 AND seq = 5",
         5,
         Finding.BATCH_MISSING,
+        """
+        WITH gone AS (DELETE FROM auth.audit_entries WHERE writer = $1 AND seq = 5)
+        DELETE FROM auth.audit_batches WHERE writer = $1 AND seq = 5
+        """,
     ),
     "a batch alone is removed": (
-        "DELETE FROM auth.audit_batches WHERE writer = $1 AND seq = 3",
         3,
         Finding.ROWS_UNACCOUNTED,
+        "DELETE FROM auth.audit_batches WHERE writer = $1 AND seq = 3",
     ),
     "a batch's hash is replaced": (
-        "UPDATE auth.audit_batches SET hash = sha256('x') WHERE writer = $1 AND seq = 3",
         3,
         Finding.BATCH_EDITED,
+        "UPDATE auth.audit_batches SET hash = sha256('x') WHERE writer = $1 AND seq = 3",
     ),
-    "the recorder's head is set back": (
-        "UPDATE auth.audit_writers SET head_hash = sha256('x') WHERE writer = $1",
+    "the recorder's head is replaced": (
         5,
         Finding.HEAD_MISMATCH,
+        "UPDATE auth.audit_writers SET head_hash = sha256('x') WHERE writer = $1",
     ),
     "the recorder's row is removed": (
-        "DELETE FROM auth.audit_writers WHERE writer = $1",
         5,
         Finding.WRITER_MISSING,
+        "DELETE FROM auth.audit_writers WHERE writer = $1",
     ),
     "a base is set where batches still are": (
-        "UPDATE auth.audit_writers SET base_seq = 4 WHERE writer = $1",
         1,
         Finding.BATCH_EDITED,
+        "UPDATE auth.audit_writers SET base_seq = 4 WHERE writer = $1",
     ),
 }
 
 
 @pytest.mark.parametrize("name", TAMPERING)
 async def test_tampering_is_found_and_located(database, root, owner, name):
-    sql, seq, kind = TAMPERING[name]
+    seq, kind, sql = TAMPERING[name]
     writer = await fill(database, [[row("One"), row("Two")] for _ in range(5)])
     await owner.execute(sql, writer)
     findings = (await root.VerifyAuditLog()).findings
@@ -291,10 +301,7 @@ async def test_a_chain_that_was_cut_back_is_found_by_its_logged_head(database, r
 async def test_a_span_of_the_log_is_verified_by_itself(database, root, owner):
     writer = await fill(database, [[row("One")] for _ in range(5)])
     await owner.execute("UPDATE auth.audit_entries SET code = 7 WHERE writer = $1 AND seq = 1", writer)
-    times = {
-        seq: time
-        for seq, time in await owner.fetch("SELECT seq, time FROM auth.audit_batches WHERE writer = $1", writer)
-    }
+    times = dict(await owner.fetch("SELECT seq, time FROM auth.audit_batches WHERE writer = $1", writer))
     later = Timestamp()
     later.FromDatetime(times[2])
     assert list((await root.VerifyAuditLog(start_time=later)).findings) == []

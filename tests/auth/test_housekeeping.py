@@ -15,9 +15,7 @@ from services.kit.requests import Requests
 from tests.auth.test_audit import fill, row
 from tests.support import make_key
 
-PART = (
-    "CREATE TABLE auth.{0}_{1} PARTITION OF auth.{0} FOR VALUES FROM ('{2} 00:00:00+00') TO ('{3} 00:00:00+00')"
-)
+PART = "CREATE TABLE auth.{0}_{1} PARTITION OF auth.{0} FOR VALUES FROM ('{2} 00:00:00+00') TO ('{3} 00:00:00+00')"
 
 
 @pytest.fixture

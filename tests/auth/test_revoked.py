@@ -1,5 +1,7 @@
 """No call that starts after RevokeKey has returned succeeds, on any service, whatever any cache holds."""
 
+# ruff: noqa: ASYNC110, PT017, SIM117 - callers go on after a refusal, which is checked where it happens
+
 from __future__ import annotations
 
 import asyncio
@@ -7,9 +9,9 @@ import random
 import time
 
 import grpc
+
 from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
-
 from tests.auth.test_keys import Keys
 from tests.kit.conftest import Bars, make_server
 from tests.support import auth_process, make_key, serving, with_key
@@ -43,7 +45,9 @@ class Load:
 
 
 async def list_keys(channel, secret: str) -> None:
-    await auth_pb2_grpc.KeyServiceStub(channel).ListKeys(auth_pb2.ListKeysRequest(page_size=1), metadata=with_key(secret))
+    await auth_pb2_grpc.KeyServiceStub(channel).ListKeys(
+        auth_pb2.ListKeysRequest(page_size=1), metadata=with_key(secret)
+    )
 
 
 async def late_calls(root: Keys, load: Load, key_id: str, way) -> list[float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
-from mdw.auth.v1 import auth_pb2
 
+from mdw.auth.v1 import auth_pb2
 from services.auth.key_servicer import KeyServicer
 from services.auth.servicer import AuthServicer
 from services.kit.scopes import KNOWN, declaration
@@ -30,9 +30,7 @@ async def own_channel(target):
 async def test_a_scope_opens_its_methods_and_no_others(database, own_channel, scope):
     secret = await make_key(database, scope)
     for service, name, request in METHODS:
-        call = own_channel.unary_unary(
-            f"/mdw.auth.v1.{service}/{name}", request_serializer=request.SerializeToString
-        )
+        call = own_channel.unary_unary(f"/mdw.auth.v1.{service}/{name}", request_serializer=request.SerializeToString)
         needed = declaration(getattr(SERVICERS[service], name)).scopes
         code = grpc.StatusCode.OK
         try:

@@ -9,8 +9,8 @@ import struct
 import asyncpg
 import grpc
 import pytest
-from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 
+from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.auth.settings import AuthSettings
 from services.kit import keys
 from services.kit.remote import RemoteAuthenticator

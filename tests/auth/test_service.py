@@ -7,8 +7,8 @@ from uuid import uuid4
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 
+from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.kit import keys
 from tests.auth.test_keys import Keys, refused
 from tests.support import make_key, reason, violations, with_key

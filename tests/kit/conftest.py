@@ -1,15 +1,16 @@
 """Fixtures of the kit's tests: a server with a BarService whose methods do what a test tells them."""
 
+# ruff: noqa: ARG002, N802 - methods are named by the contract and handed what they do not need
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import grpc
 import pytest
-from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 
+from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.auth.store.keys import KeyStore
 from services.auth.validation import Validation
 from services.kit.db import Database
@@ -22,6 +23,8 @@ from tests.support import environment, make_key, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import grpc
 
 SCHEMA = RequiredSchema(version=1, functions=("auth.record_calls",))
 

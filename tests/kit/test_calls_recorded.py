@@ -6,8 +6,8 @@ import asyncio
 
 import grpc
 import pytest
-from mdw.ingest.v1 import bars_pb2
 
+from mdw.ingest.v1 import bars_pb2
 from services.kit.errors import InvalidArgument, NotFound
 from tests.support import make_key, reason, violations, with_key
 

@@ -24,10 +24,9 @@ def test_an_instant_survives_the_wire(instant):
 def test_any_timestamp_is_an_instant_or_refused(seconds, nanos):
     try:
         instant = checks.time("t", Timestamp(seconds=seconds, nanos=nanos))
-    except InvalidArgument as error:
-        assert error.violations[0][0] == "t"
-    else:
-        assert 1900 <= instant.year <= 2200
+    except InvalidArgument:
+        return
+    assert 1900 <= instant.year <= 2200
 
 
 def test_an_absent_instant_stays_absent():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import grpc
 import pytest
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from mdw.type.v1 import type_pb2
 
+from mdw.type.v1 import type_pb2
 from services.kit import errors, status
 from services.kit.errors import InvalidArgument, MdwError, NotFound, ResourceExhausted, Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 
 def unpacked(error: MdwError, message: Message) -> Message | None:
@@ -25,7 +29,10 @@ def test_every_error_says_its_reason_and_domain():
 
 
 def test_retryable_errors_say_when_to_try_again():
-    for error in (Unavailable("DATABASE_UNAVAILABLE", "away", retry_after=1.5), ResourceExhausted("X", "y", retry_after=1.5)):
+    for error in (
+        Unavailable("DATABASE_UNAVAILABLE", "away", retry_after=1.5),
+        ResourceExhausted("X", "y", retry_after=1.5),
+    ):
         found = unpacked(error, error_details_pb2.RetryInfo())
         assert (found.retry_delay.seconds, found.retry_delay.nanos) == (1, 500_000_000)
 
@@ -42,13 +49,16 @@ def test_long_texts_are_cut():
 
 
 def test_all_strangers_read_the_same():
-    texts = {(str(Unauthenticated(reason)), Unauthenticated(reason).reason) for reason in ("KEY_MISSING", "KEY_REVOKED")}
+    texts = {
+        (str(Unauthenticated(reason)), Unauthenticated(reason).reason) for reason in ("KEY_MISSING", "KEY_REVOKED")
+    }
     assert len(texts) == 1
     assert Unauthenticated("KEY_REVOKED").audit_reason == "KEY_REVOKED"
 
 
 @pytest.mark.parametrize(
-    "kind", [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, MdwError) and one.code != 2]
+    "kind",
+    [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, MdwError) and one.code != 2],
 )
 def test_every_error_has_the_code_that_its_name_says(kind):
     name = "".join("_" + sign if sign.isupper() else sign for sign in kind.__name__).lstrip("_").upper()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from services.kit.settings import ClientSettings, ServiceSettings, SettingsError, is_loopback
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def test_secrets_are_not_in_the_repr():
     ],
 )
 def test_a_bad_or_missing_value_is_named(variable, value):
-    with pytest.raises(SettingsError, match=f"^{variable}:"):
+    with pytest.raises(SettingsError, match=rf"^{variable}:"):
         Example.from_environment({**GOOD, variable: value})
 
 
@@ -65,9 +68,9 @@ def test_plaintext_off_loopback_must_be_allowed():
 def test_a_certificate_needs_its_key(tmp_path: Path):
     cert = tmp_path / "cert.pem"
     cert.write_text("x")
-    with pytest.raises(SettingsError, match="^TLS_CERT_FILE: needs TLS_KEY_FILE"):
+    with pytest.raises(SettingsError, match=r"^TLS_CERT_FILE: needs TLS_KEY_FILE"):
         Example.from_environment({**GOOD, "TLS_CERT_FILE": str(cert)})
-    with pytest.raises(SettingsError, match="^TLS_KEY_FILE: .* is not a file"):
+    with pytest.raises(SettingsError, match=r"^TLS_KEY_FILE: .* is not a file"):
         Example.from_environment({**GOOD, "TLS_CERT_FILE": str(cert), "TLS_KEY_FILE": str(tmp_path / "none")})
 
 
@@ -79,7 +82,7 @@ def test_a_service_key_file_is_read_each_time(tmp_path: Path):
     file.write_text("mdw_two\n")
     assert settings.read_service_key() == "mdw_two"
     file.unlink()
-    with pytest.raises(SettingsError, match="^SERVICE_KEY_FILE:"):
+    with pytest.raises(SettingsError, match=r"^SERVICE_KEY_FILE:"):
         settings.read_service_key()
 
 

@@ -1,5 +1,7 @@
 """A service's start: it waits for its database, refuses an old schema, and says what is missing."""
 
+# ruff: noqa: ASYNC110 - what another task or process does is polled
+
 from __future__ import annotations
 
 import asyncio
@@ -7,8 +9,8 @@ import signal
 
 import grpc
 import pytest
-from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 
+from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.kit.background import Background
 from services.kit.db import Database
 from services.kit.errors import Unavailable
@@ -39,7 +41,7 @@ async def test_an_older_schema_is_refused_with_both_versions_and_the_command(db)
 
 async def test_an_empty_database_is_at_version_0(empty_database):
     db = await Database.open(empty_database)
-    with pytest.raises(SchemaError, match="at version 0"):
+    with pytest.raises(SchemaError, match=r"at version 0"):
         await wait_for_schema(db, RequiredSchema(version=1), 0.1)
     await db.close()
 
@@ -50,7 +52,7 @@ async def test_missing_columns_and_functions_are_named(db):
         columns=("symbols.symbols.symbol_id", "symbols.symbols.nothing", "symbols.nothing.x"),
         functions=("auth.record_calls", "auth.nothing"),
     )
-    with pytest.raises(SchemaError, match="lacks auth.nothing, symbols.nothing.x, symbols.symbols.nothing"):
+    with pytest.raises(SchemaError, match=r"lacks auth.nothing, symbols.nothing.x, symbols.symbols.nothing"):
         await wait_for_schema(db, required, 0)
 
 
@@ -144,12 +146,12 @@ async def test_a_part_that_ends_by_itself_is_noticed_and_a_failing_verb_is_tried
 
 
 async def test_a_process_refuses_bad_settings_with_one_line(database):
-    with pytest.raises(AssertionError, match="^POOL_SIZE: 'x' is not a number"):
+    with pytest.raises(AssertionError, match=r"^POOL_SIZE: 'x' is not a number"):
         await Process.start("services.auth", environment(database.auth_url, pool_size="x"))
 
 
 async def test_a_process_refuses_an_old_schema_and_ends(empty_database):
-    with pytest.raises(AssertionError, match="python -m migrator up"):
+    with pytest.raises(AssertionError, match=r"python -m migrator up"):
         await Process.start("services.auth", environment(empty_database, schema_wait_seconds="0"))
 
 
@@ -162,6 +164,6 @@ async def test_a_process_ends_with_0_when_told_to(database):
 
 async def test_a_process_that_cannot_listen_ends_with_1(database):
     first = await Process.start("services.auth", environment(database.auth_url))
-    with pytest.raises(AssertionError, match="cannot_listen"):
+    with pytest.raises(AssertionError, match=r"cannot_listen"):
         await Process.start("services.auth", environment(database.auth_url, listen_address=first.target))
     await first.stop()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import ssl
 from pathlib import Path
 
 import grpc
 import pytest
-from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 
+from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from tests.kit.conftest import Bars, make_server
 from tests.kit.test_server import SERVING, health
 from tests.support import make_key, serving, with_key
@@ -41,9 +43,6 @@ async def call(target: str, key: str, **credentials) -> None:
 
 async def served(target: str) -> bytes:
     """Returns the certificate that the server shows."""
-    import asyncio
-    import ssl
-
     host, _, port = target.partition(":")
     context = ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
     context.set_alpn_protocols(["h2"])
