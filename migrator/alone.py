@@ -8,7 +8,6 @@ invalid index is dropped and built anew, a valid one was finished; all other sta
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from migrator.files import Migration
+    from migrator.options import Options
     from migrator.watch import Watch
 
 FIND_INDEX = """
@@ -43,25 +43,26 @@ INDEX_EXISTS = "SELECT to_regclass($1) IS NOT NULL"
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', $1, false)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeat:
-    """How the statement is run: whether an earlier run was interrupted in it, and how long a lock is waited for."""
-
-    again: bool
-    lock_timeout_ms: int
-
-
 async def apply_alone(
-    conn: asyncpg.Connection, migration: Migration, run: Repeat, watch: Watch, say: Callable[[str], None]
+    conn: asyncpg.Connection,
+    migration: Migration,
+    options: Options,
+    watch: Watch,
+    say: Callable[[str], None],
+    *,
+    again: bool,
 ) -> int:
-    """Runs the file's one statement outside a transaction; returns its milliseconds."""
+    """Runs the file's one statement outside a transaction; returns its milliseconds.
+
+    `again` says that an earlier run was interrupted in it.
+    """
     statement = scan(migration.sql).statements[0]
     started = time.monotonic()
     try:
         await history.record(conn, migration, history.STARTED, 0)
-        if not await _is_done(conn, statement, again=run.again, say=say):
+        if not await _is_done(conn, statement, again=again, say=say):
             # What runs concurrently lets readers and writers pass while it waits; the rest must not wait long.
-            await conn.execute(SET_LOCK_TIMEOUT, "0" if is_concurrent(statement) else f"{run.lock_timeout_ms}ms")
+            await conn.execute(SET_LOCK_TIMEOUT, "0" if is_concurrent(statement) else f"{options.lock_timeout_ms}ms")
             async with watch.over(conn):
                 await conn.execute(migration.sql)
             await conn.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -13,7 +12,7 @@ import asyncpg
 from migrator import history, lock
 from migrator.check import needs_no_transaction
 from migrator.connect import LOST
-from migrator.errors import SqlFailed, TryAgain
+from migrator.errors import CommitUnknown, SqlFailed, TryAgain
 from migrator.scan import scan
 from migrator.where import failed_at
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from migrator.files import Migration
+    from migrator.options import Options
     from migrator.watch import Watch
 
 # What passes by itself: a lock not granted in time, a deadlock, a conflict with another transaction.
@@ -32,18 +32,6 @@ SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', $1, true), pg_current_xact
 XID = "SELECT pg_current_xact_id()::text"
 # Deferred constraints are judged here, where the file is still named; then the session is as it began.
 SETTLE = "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
-
-
-class CommitUnknown(Exception):
-    """The connection broke while COMMIT was under way: only the history can say what happened."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long locks are waited for: once, in milliseconds, and in all, in seconds."""
-
-    lock_timeout_ms: int = 100
-    retry_for: float = 120.0
 
 
 def runs_alone(migration: Migration) -> bool:
@@ -58,22 +46,22 @@ def runs_alone(migration: Migration) -> bool:
 
 
 async def apply_file(
-    conn: asyncpg.Connection, migration: Migration, patience: Patience, watch: Watch, say: Callable[[str], None]
+    conn: asyncpg.Connection, migration: Migration, options: Options, watch: Watch, say: Callable[[str], None]
 ) -> int:
     """Applies a file in one transaction with its history row; returns its milliseconds.
 
     A lock that is not granted soon is given up and asked for again, so that readers never queue behind the file.
     """
-    deadline = time.monotonic() + patience.retry_for
+    deadline = time.monotonic() + options.retry_for
     pause = FIRST_PAUSE
     while True:
         try:
             async with watch.over(conn):
-                return await _attempt(conn, migration, patience)
+                return await _attempt(conn, migration, options)
         except CONFLICTS as error:
             await conn.execute("ROLLBACK")
             if time.monotonic() >= deadline:
-                raise _gave_up(migration, patience, watch, error) from error
+                raise _gave_up(migration, options, watch, error) from error
             say(f"{migration.file}: {error}; trying again{watch.blockers_text()}")
         except asyncpg.PostgresError as error:
             raise await _failure(conn, migration, error) from error
@@ -83,10 +71,10 @@ async def apply_file(
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-async def _attempt(conn: asyncpg.Connection, migration: Migration, patience: Patience) -> int:
+async def _attempt(conn: asyncpg.Connection, migration: Migration, options: Options) -> int:
     started = time.monotonic()
     await conn.execute(BEGIN)
-    xid = await conn.fetchval(SET_LOCK_TIMEOUT, f"{patience.lock_timeout_ms}ms", column=1)
+    xid = await conn.fetchval(SET_LOCK_TIMEOUT, f"{options.lock_timeout_ms}ms", column=1)
     await conn.execute(migration.sql)
     await conn.execute(SETTLE)
     if await conn.fetchval(XID) != xid:
@@ -129,6 +117,6 @@ def _lost(migration: Migration, error: Exception) -> TryAgain:
     )
 
 
-def _gave_up(migration: Migration, patience: Patience, watch: Watch, error: Exception) -> TryAgain:
-    message = f"{error}, for {patience.retry_for:.0f} s; nothing was changed{watch.blockers_text()}"
+def _gave_up(migration: Migration, options: Options, watch: Watch, error: Exception) -> TryAgain:
+    message = f"{error}, for {options.retry_for:.0f} s; nothing was changed{watch.blockers_text()}"
     return TryAgain.of(migration.file, message, "run it again when those sessions are done")

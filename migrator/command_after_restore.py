@@ -36,7 +36,7 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     conn = await connect.connect(dsn, options.wait, output.note)
     try:
         connect.require_writable(await connect.look(conn), first_run=False)
-        require_newest(make_plan(files, await history.read(conn)))
+        require_newest(make_plan(files, await history.read_if_any(conn)))
         heads = await compare_heads(conn, log)
         repairs, changed = await _put_right(conn, log, keep, dry_run=options.dry_run)
     finally:

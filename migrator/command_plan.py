@@ -28,7 +28,7 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
         dsn, options.wait, output.note, before_waiting=lambda: check(files), settings=connect.READER
     )
     try:
-        plan = make_plan(files, await history.read(conn))
+        plan = make_plan(files, await history.read_if_any(conn))
     finally:
         await connect.close(conn)
     check(plan.pending)

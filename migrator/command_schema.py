@@ -36,5 +36,5 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
 
 async def schema_text(conn: asyncpg.Connection, files: Sequence[Migration]) -> str:
     """Returns the schema file's text for a database at the files' version."""
-    require_newest(make_plan(files, await history.read(conn)))
+    require_newest(make_plan(files, await history.read_if_any(conn)))
     return render(await read_catalog(conn), files, conn.get_server_version().major)

@@ -21,7 +21,7 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     files = load(options.folder)
     conn = await connect.connect(dsn, options.wait, output.note, settings=connect.READER)
     try:
-        plan = make_plan(files, await history.read(conn))
+        plan = make_plan(files, await history.read_if_any(conn))
     finally:
         await connect.close(conn)
     output.result(fields(plan), text(plan))

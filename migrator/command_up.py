@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from migrator.apply import Patience
 from migrator.errors import Exit
-from migrator.runner import Options, Outcome, up
+from migrator.options import Options, Outcome
+from migrator.runner import up
 
 if TYPE_CHECKING:
     import argparse
@@ -28,8 +28,13 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
 
 def run_options(options: argparse.Namespace) -> Options:
     """Reads a run's options from the command line."""
-    patience = Patience(lock_timeout_ms=options.lock_timeout, retry_for=options.retry_for)
-    return Options(wait=options.wait, lock_wait=options.lock_wait, patience=patience, allow_ahead=options.allow_ahead)
+    return Options(
+        wait=options.wait,
+        lock_wait=options.lock_wait,
+        lock_timeout_ms=options.lock_timeout,
+        retry_for=options.retry_for,
+        allow_ahead=options.allow_ahead,
+    )
 
 
 def describe(outcome: Outcome) -> str:

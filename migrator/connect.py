@@ -38,7 +38,8 @@ SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby,
        current_setting('transaction_read_only') = 'on' AS read_only,
        has_database_privilege(current_database(), 'CREATE') AS may_create,
        current_database() AS database, current_user AS role,
-       current_setting('server_version_num')::int AS server_version
+       current_setting('server_version_num')::int AS server_version,
+       to_regclass('migrator.history') IS NOT NULL AS has_history
 """
 POOLER_HINT = (
     "its sessions are shared, so the lock would hold nothing: "
@@ -78,6 +79,7 @@ class Server:
     database: str
     role: str
     server_version: int
+    has_history: bool
 
 
 def nothing() -> None:

@@ -86,3 +86,7 @@ class TryAgain(MigratorError):
     """A condition that passes: no connection, a lock held too long, an interruption."""
 
     exit_code = Exit.TRY_AGAIN
+
+
+class CommitUnknown(Exception):
+    """The connection broke while COMMIT was under way: only the history can say what happened."""

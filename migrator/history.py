@@ -69,10 +69,13 @@ class Row:
 
 
 async def read(conn: asyncpg.Connection) -> tuple[Row, ...]:
-    """Returns the whole history in order; empty where there is none yet."""
-    if not await conn.fetchval(EXISTS):
-        return ()
+    """Returns the whole history in order."""
     return tuple(Row(*record) for record in await conn.fetch(READ))
+
+
+async def read_if_any(conn: asyncpg.Connection) -> tuple[Row, ...]:
+    """Returns the whole history in order; nothing where there is none yet."""
+    return await read(conn) if await conn.fetchval(EXISTS) else ()
 
 
 async def newest(conn: asyncpg.Connection) -> int:

@@ -9,8 +9,9 @@ from migrator import connect, history
 from migrator.catalog import CatalogObject, read_catalog
 from migrator.errors import Drift, Pending, Problem
 from migrator.files import load
+from migrator.options import silent
 from migrator.plan import make_plan
-from migrator.runner import ahead, silent
+from migrator.runner import ahead
 from migrator.schema_file import Expected, read
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ async def verify(dsn: str, folder: Path, *, wait: float, allow_ahead: bool, sche
     expected = read(schema_file or folder.parent / "schema.sql", files)
     conn = await connect.connect(dsn, wait, silent)
     try:
-        plan = make_plan(files, await history.read(conn))
+        plan = make_plan(files, await history.read_if_any(conn))
         if plan.future and allow_ahead:
             return 0
         require_newest(plan)

@@ -14,6 +14,7 @@ import pytest
 
 from deploy.local.roles import OWNER, ensure_database
 from migrator import cli
+from migrator.usage import parse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -109,7 +110,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     async def run(url: str, *arguments: str, **environ: str) -> Ended:
         capsys.readouterr()
-        options = cli.parser().parse_args(arguments)
+        options = parse(arguments)
         code = await cli.execute(options, {"DATABASE_URL": url, **environ})
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err)

@@ -13,7 +13,8 @@ import pytest
 from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
 from migrator.connect import Server, require_writable
 from migrator.errors import BadFiles, TryAgain
-from migrator.runner import Options, up
+from migrator.options import Options
+from migrator.runner import up
 from tests.migrator.proxy import Proxy
 from tests.migrator.support import applied, exists, until
 
@@ -162,7 +163,16 @@ async def test_a_role_that_may_not_create_is_told_the_grant_it_lacks(
 
 
 def test_a_server_that_is_too_old_is_refused() -> None:
-    server = Server(1, standby=False, read_only=False, may_create=True, database="d", role="r", server_version=140011)
+    server = Server(
+        1,
+        standby=False,
+        read_only=False,
+        may_create=True,
+        database="d",
+        role="r",
+        server_version=140011,
+        has_history=False,
+    )
     with pytest.raises(BadFiles, match="PostgreSQL 14 is too old"):
         require_writable(server, first_run=True)
 

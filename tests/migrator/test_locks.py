@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from migrator.apply import Patience
 from migrator.errors import TryAgain
-from migrator.runner import Options, up
+from migrator.options import Options
+from migrator.runner import up
 from tests.migrator.support import applied, until
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def test_readers_pass_while_a_file_waits_for_a_long_one(
     """Behind a lock that is asked for without end, this reader would wait as long as the long one reads."""
     long_reader, reader = await connect(empty_database), await connect(empty_database)
     await long_reader.execute("BEGIN; SELECT * FROM t")
-    options = Options(patience=Patience(lock_timeout_ms=100))
+    options = Options(lock_timeout_ms=100)
     said: list[str] = []
     waiting = asyncio.create_task(up(empty_database, table.path, options=options, say=said.append))
     passed, longest, started = 0, 0.0, time.monotonic()
@@ -63,7 +63,7 @@ async def test_when_patience_ends_nothing_is_changed_and_the_blockers_are_named(
 ) -> None:
     reader = await connect(empty_database, server_settings={"application_name": "long report"})
     await reader.execute("BEGIN; SELECT * FROM t")
-    options = Options(patience=Patience(lock_timeout_ms=100, retry_for=0.6))
+    options = Options(lock_timeout_ms=100, retry_for=0.6)
     with pytest.raises(TryAgain) as caught:
         await up(empty_database, table.path, options=options)
     assert "nothing was changed" in str(caught.value)

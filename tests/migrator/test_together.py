@@ -9,7 +9,8 @@ import pytest
 
 from migrator import lock
 from migrator.errors import TryAgain
-from migrator.runner import Options, up
+from migrator.options import Options
+from migrator.runner import up
 from tests.migrator.support import applied, lock_is_free, until
 
 if TYPE_CHECKING:

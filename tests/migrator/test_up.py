@@ -8,10 +8,11 @@ import pytest
 
 from migrator import connect as connecting
 from migrator import lock
-from migrator.apply import Patience, apply_file
+from migrator.apply import apply_file
 from migrator.errors import Ahead, BadFiles, SqlFailed
 from migrator.files import Migration, load
-from migrator.runner import Options, up
+from migrator.options import Options
+from migrator.runner import up
 from migrator.watch import Watch
 from tests.migrator.support import applied, exists, where
 
@@ -239,9 +240,7 @@ async def unchecked(
     await lock.acquire(session, 1, print)
 
     async def run(sql: str) -> int:
-        return await apply_file(
-            session, Migration(2, "0002_x", sql, "0" * 64), Patience(), Watch(empty_database), print
-        )
+        return await apply_file(session, Migration(2, "0002_x", sql, "0" * 64), Options(), Watch(empty_database), print)
 
     return run
 
