@@ -8,6 +8,7 @@ from mdw.ingest.v1 import bars_pb2, ingest_pb2
 from mdw_client.channel import aio_channel
 from services.ingest.bar_servicer import BarServicer
 from services.ingest.housekeeping import Housekeeping
+from services.ingest.reading.reader import Reader
 from services.ingest.required import SCHEMA
 from services.ingest.servicer import IngestServicer
 from services.ingest.settings import IngestSettings
@@ -50,9 +51,10 @@ async def build(settings: IngestSettings) -> Server:
         acquire_timeout=STREAM_WAIT_SECONDS,
     )
     server.on_close(streams.close)
-    bars = BarServicer(db, streams, tokens)
+    reader = Reader(db, streams)
+    server.prepare(reader.prepare)
+    bars = BarServicer(reader, SymbolStore(db), tokens)
     server.add(bars, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
-    server.prepare(bars.prepare)
     return server
 
 

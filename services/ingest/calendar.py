@@ -38,6 +38,11 @@ def date_of(day: int) -> date:
     return _EPOCH + timedelta(days=day)
 
 
+def weekday(day: int) -> int:
+    """Returns how many days have passed since Monday; 1970-01-01 was a Thursday."""
+    return (day + 3) % 7
+
+
 def _offset_ms(ts: int) -> int:
     """Returns how far New York's clock is ahead of UTC at an instant: a negative whole number of hours."""
     offset = datetime.fromtimestamp(ts / 1000, UTC).astimezone(_NEW_YORK).utcoffset() or timedelta()

@@ -93,8 +93,11 @@ class Write:
         await self.conn.execute("COMMIT")
         return await self.conn.fetchval(COMMIT_TIME, self.write_id)
 
-    async def give_up(self):
+    async def give_up(self, *, close=True):
+        """Rolls back; the announced id is closed by an empty finish, as a worker does, or left open by a killed one."""
         await self.conn.execute("ROLLBACK")
+        if close:
+            await self.conn.execute(FINISH, self.write_id, None, None, None, None)
 
 
 class History:
@@ -103,6 +106,7 @@ class History:
     def __init__(self, url, admin_url):
         self._url = url
         self._admin_url = admin_url
+        self._idle = []
 
     async def symbol(self, ticker, asset_class=STOCK, *, active=True, spans=()):
         """Registers a symbol; spans are earlier tickers: (ticker, from_date, to_date)."""
@@ -120,14 +124,22 @@ class History:
     @asynccontextmanager
     async def begin(self, symbol_id, timeframe=DAY):
         """Announces a write and locks its series."""
-        conn = await asyncpg.connect(self._url)
+        conn = self._idle.pop() if self._idle else await asyncpg.connect(self._url)
         await conn.execute(ENSURE_SERIES, symbol_id, timeframe)
         write_id = await conn.fetchval("SELECT ingest.announce_write(0)")
         await conn.execute("BEGIN")
         await conn.execute(LOCK_SERIES, symbol_id, timeframe)
         try:
             yield Write(conn, symbol_id, timeframe, write_id)
-        finally:
+        except BaseException:
+            conn.terminate()
+            raise
+        if conn.is_in_transaction():
+            await conn.execute("ROLLBACK")
+        self._idle.append(conn)
+
+    async def close(self):
+        for conn in self._idle:
             await conn.close()
 
     async def write(self, symbol_id, put=(), delete=(), timeframe=DAY, asked=None):

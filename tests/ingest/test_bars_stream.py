@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mdw.ingest.v1 import bars_pb2
 from mdw.type.v1 import type_pb2
 from services.ingest.columns import Columns
-from services.ingest.reading import streams
+from services.ingest.reading import pump, streams
 from services.ingest.reading.blocks import Block
 from services.ingest.reading.wire import CHUNK, chunk
 from tests.ingest.bars_support import COLUMNS, at, bars_serving, refused, to_time
@@ -208,9 +208,9 @@ async def until(condition, seconds=10.0):
 async def test_a_reader_that_stops_holds_no_connection_and_gets_the_rest_when_it_goes_on(
     database, history, bars, monkeypatch
 ):
-    monkeypatch.setattr(streams, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(pump, "STALL_SECONDS", 0.2)
     aapl = await history.symbol("AAPL")
-    await many(history, aapl, 30 * CHUNK)
+    await many(history, aapl, 15 * CHUNK)
 
     async def busy():
         return any(xmin is not None for _, xmin in await sessions(database))
@@ -218,7 +218,7 @@ async def test_a_reader_that_stops_holds_no_connection_and_gets_the_rest_when_it
     async def idle():
         return not await busy()
 
-    stalled = [bars.stream(tickers=["AAPL"], timeframe=M1) for _ in range(12)]
+    stalled = [bars.stream(tickers=["AAPL"], timeframe=M1) for _ in range(6)]
     firsts = [await call.read() for call in stalled]
     await until(idle)
     assert (await bars.streamed(tickers=["AAPL"], timeframe=M1, last=3)).receipt.bars == 3
@@ -229,13 +229,13 @@ async def test_a_reader_that_stops_holds_no_connection_and_gets_the_rest_when_it
         while (message := await call.read()) is not grpc.aio.EOF:
             volumes.extend(message.volume)
             receipt = message.receipt if message.HasField("receipt") else receipt
-        assert volumes == list(range(30 * CHUNK))
-        assert receipt.bars == 30 * CHUNK
+        assert volumes == list(range(15 * CHUNK))
+        assert receipt.bars == 15 * CHUNK
 
 
 async def test_a_caller_that_goes_away_ends_the_work_at_once(database, history, bars):
     aapl = await history.symbol("AAPL")
-    await many(history, aapl, 30 * CHUNK)
+    await many(history, aapl, 15 * CHUNK)
     call = bars.stream(tickers=["AAPL"], timeframe=M1)
     await call.read()
     await call.read()
@@ -249,7 +249,7 @@ async def test_a_caller_that_goes_away_ends_the_work_at_once(database, history, 
 
 async def test_a_series_written_while_it_is_streamed_stays_as_it_was(history, bars):
     aapl, msft = await history.symbol("AAPL"), await history.symbol("MSFT")
-    await many(history, aapl, 20 * CHUNK)
+    await many(history, aapl, 8 * CHUNK)
     await history.write(msft, [Row(datetime(2020, 1, 1, tzinfo=UTC), close=1.0)], timeframe=MINUTE)
     call = bars.stream(tickers=["AAPL", "MSFT"], timeframe=M1)
     messages = [await call.read()]

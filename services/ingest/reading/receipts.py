@@ -35,9 +35,10 @@ class Receipt:
     bars: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
-    sessions_expected: int = 0
-    sessions_missing: int = 0
-    bars_filtered: int = 0
+    sessions_expected: int | None = None
+    sessions_missing: int | None = None
+    bars_filtered: int | None = None
+    """These stay unknown where an answer holds only what changed."""
     symbol_ids: list[int] = field(default_factory=list)
     silent: list[tuple[Symbol, Account]] = field(default_factory=list)
     """Series without bars in the answer, of which is still to be said why."""
@@ -66,9 +67,15 @@ class Receipt:
         if not bars:
             self.silent.append((symbol, account))
         self.symbol_ids.append(symbol.symbol_id)
-        self.sessions_expected += expected
-        self.sessions_missing += max(expected - account.sessions_present, 0)
-        self.bars_filtered += account.filtered
+        self.sessions_expected = (self.sessions_expected or 0) + expected
+        self.sessions_missing = (self.sessions_missing or 0) + max(expected - account.sessions_present, 0)
+        self.bars_filtered = (self.bars_filtered or 0) + account.filtered
+
+    def add_compared(self, symbol: Symbol, *, bars: int) -> None:
+        """Counts a series of which only what changed was sent; `bars` counts those that are gone, too."""
+        self.symbol_ids.append(symbol.symbol_id)
+        if not bars:
+            self.empty.append((symbol, Empty.UNCHANGED))
 
     def explain(self, question: Question, figures: Mapping[int, Figures]) -> None:
         """Says of each series without bars why it has none, by the figures of these series."""

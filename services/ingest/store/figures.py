@@ -24,7 +24,7 @@ WHERE symbol_id = ANY($1::integer[])
 
 # A series that no write has touched holds no bar in any snapshot.
 WRITTEN = """
-SELECT symbol_id
+SELECT symbol_id, last_write_id, last_ts
 FROM ingest.series
 WHERE symbol_id = ANY($1::integer[])
   AND timeframe = $2
@@ -46,6 +46,14 @@ class Figures:
     outside_plan: Days
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Says which write changed a series last, and which is its last bar now."""
+
+    write_id: int
+    last_ts: datetime | None
+
+
 class FigureStore:
     """Reads ingest.series."""
 
@@ -62,9 +70,12 @@ class FigureStore:
             for row in rows
         }
 
-    async def written(self, symbol_ids: Sequence[int], timeframe: int) -> set[int]:
-        """Returns those of these series that ever held a bar, by symbol_id."""
-        return {row["symbol_id"] for row in await self._db.fetch(WRITTEN, symbol_ids, timeframe)}
+    async def written(self, symbol_ids: Sequence[int], timeframe: int) -> dict[int, Written]:
+        """Returns the last write of those of these series that were ever written, by symbol_id."""
+        return {
+            row["symbol_id"]: Written(row["last_write_id"], row["last_ts"])
+            for row in await self._db.fetch(WRITTEN, symbol_ids, timeframe)
+        }
 
 
 def _days(ranges: Iterable[asyncpg.Range[date]]) -> Days:
