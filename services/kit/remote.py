@@ -13,6 +13,7 @@ from services.kit.authn import LOOKUP_SECONDS, KeyCache
 from services.kit.errors import Unavailable
 from services.kit.log import get
 from services.kit.principals import Principal
+from services.kit.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,15 +45,17 @@ class RemoteAuthenticator(KeyCache):
 
     async def _ask_auth(self, secret: str) -> auth_pb2.ValidateKeyResponse | None:
         """Returns the answer, None if our own key is refused."""
-        metadata = (("x-api-key", self._service_key()),)
         request = auth_pb2.ValidateKeyRequest(secret=secret)
         try:
+            metadata = (("x-api-key", self._service_key()),)
             answer = await self._stub.ValidateKey(request, metadata=metadata, timeout=LOOKUP_SECONDS)
         except grpc.aio.AioRpcError as error:
             self._note(refused=error.code() in _REFUSED)
             if error.code() in _REFUSED:
                 return None
             raise Unavailable("AUTH_UNAVAILABLE", "the auth service is away", retry_after=1.0) from None
+        except SettingsError as error:  # the file is being replaced, or is gone
+            raise Unavailable("AUTH_UNAVAILABLE", "this service's own key cannot be read", retry_after=1.0) from error
         self._note(refused=False)
         return answer
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.kit.answering import Answering
 from services.kit.background import Background
+from services.kit.errors import Unavailable
 from services.kit.health import Health
 from services.kit.limits import KeyLimits, PeerThrottle
 from services.kit.log import get, protect_foreign_loggers
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = get(__name__)
 
 GRACE_SECONDS = 5.0
+RETRY_SECONDS = 0.5
 MAX_METADATA = 8_192
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),  # else a second process takes half of the callers, and their keys, unnoticed
@@ -139,8 +141,9 @@ class Server:
             loop.add_signal_handler(number, stopped.set)
         try:
             await self._listen()
-        except RuntimeError:
-            log.error("cannot_listen", address=self.settings.listen_address)  # noqa: TRY400 - the trace says no more
+        except (RuntimeError, OSError) as error:
+            # gRPC says RuntimeError whatever the reason, and logs it itself.
+            log.error("cannot_listen", address=self.settings.listen_address, detail=str(error))  # noqa: TRY400
             return EXIT_FAILED
         code = await self._run_until(stopped)
         await self.stop(drain=self.settings.drain_seconds if code == EXIT_OK else 0.0)
@@ -196,7 +199,7 @@ class Server:
         version = await wait_for_schema(self.db, self._schema, self.settings.schema_wait_seconds)
         self.background.watch(await self.recorder.start())
         for step in self._preparations:
-            await step()
+            await _until_available(step)
         self._verified = True
         await self.readiness.check()
         self.background.add("readiness", self.readiness.run)
@@ -212,3 +215,14 @@ class Server:
         own_key = getattr(authenticator, "check_own_key", None)
         if own_key is not None:
             self.readiness.add("service_key", own_key, keep_while_away=True)
+
+
+async def _until_available(step: Callable[[], Awaitable[Any]]) -> None:
+    """Runs a step, again while the database goes away in the middle of it."""
+    while True:
+        try:
+            await step()
+        except Unavailable:
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return

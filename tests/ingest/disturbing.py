@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from services.ingest.store.endings import finish_all
 from tests.ingest.working import CRYPTO, DAY, ETF, MINUTE, STOCK, Ask, Desk
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from deploy.local.replay import Replay
     from tests.ingest.processes import Crew
+
+Tables = dict[str, list[tuple[Any, ...]]]
 
 PAGE_BARS = 200
 
@@ -49,16 +52,19 @@ class Task:
     async def done(self) -> bool:
         return await self.desk.open_slices() == 0
 
-    async def result(self) -> dict[str, list[tuple[Any, ...]]]:
+    async def result(self) -> Tables:
         """Returns the final tables; of slices only what a run under fire can keep: who came first decides the rest."""
+        # As the service does every few seconds: a worker may have died between its last slice and the end of the job.
+        await finish_all(self.desk.db)
         tables = await self.desk.tables(slices=False)
         slices = await self.desk.sql.fetch(
-            "SELECT slice_id, state, cursor, inserted + unchanged, updated, rejected FROM ingest.slices ORDER BY slice_id"
+            "SELECT slice_id, state, cursor, inserted + unchanged, updated, rejected "
+            "FROM ingest.slices ORDER BY slice_id"
         )
         states = await self.desk.sql.fetch("SELECT state FROM ingest.backfills")
         return {**tables, "slices": [tuple(row) for row in slices], "jobs": [tuple(row) for row in states]}
 
-    async def undisturbed(self, url: str) -> dict[str, list[tuple[Any, ...]]]:
+    async def undisturbed(self, url: str) -> Tables:
         """Does the work with one worker in this process."""
         await self.begin()
         await self.desk.drain(await self.desk.worker(url, page_bars=PAGE_BARS))
@@ -67,7 +73,7 @@ class Task:
 
 async def kill_at(
     task: Task, crew: Crew, replay: Replay, chance: Random, kills: int
-) -> dict[str, list[tuple[Any, ...]]]:
+) -> Tables:
     """Does the work while workers are killed soon after random requests, each replaced by a new one."""
     await task.begin()
     replay.served.clear()

@@ -53,6 +53,14 @@ class Crew:
             child.signal(signal.SIGCONT)
             child.stop()
 
+    async def ready(self) -> None:
+        """Waits until all that were started have begun to work."""
+
+        async def all_started() -> bool:
+            return self.log.exists() and self.log.read_text().count("worker_started") >= self._count
+
+        await self.until(all_started)
+
     async def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         """Waits for something to become true; fails early when a worker ends by itself."""
         async with asyncio.timeout(seconds):

@@ -64,16 +64,14 @@ async def test_a_stopped_worker_is_replaced_and_fenced_off_when_it_goes_on(work,
 
 async def test_a_worker_told_to_end_gives_its_slice_back_at_once(work, tmp_path):
     await work.backfill("AAPL", "2004-01-02", "2007-12-31")
-    async with replaying(parse_faults("timeout:seconds=20")) as replay:
-        async with crew(tmp_path, work.url, replay.url) as workers:
-            child = workers.start()
+    async with replaying(parse_faults("timeout:seconds=20")) as replay, crew(tmp_path, work.url, replay.url) as workers:
+        child = workers.start()
 
-            async def asked():
-                return len(replay.served) > 0
+        async def asked():
+            return len(replay.served) > 0
 
-            await workers.until(asked)
-            assert child.stop((signal.SIGTERM, 5)) == 0
-            workers.children.clear()
+        await workers.until(asked)
+        assert child.stop((signal.SIGTERM, 5)) == 0
     (row,) = await work.slices()
     assert (row["state"], row["attempts"], row["lease_owner"]) == (PENDING, 0, None)
 
@@ -112,9 +110,7 @@ async def test_a_worker_serves_until_it_is_stopped(work):
         )
         serving = asyncio.create_task(serve(settings, ready=started.put_nowait))
         worker = await asyncio.wait_for(started.get(), 10)
-        async with asyncio.timeout(10):
-            while await work.open_slices():
-                await asyncio.sleep(0.01)
+        await work.settled()
         worker.stop()
         await asyncio.wait_for(serving, 10)
     assert await work.sql.fetchval("SELECT state FROM ingest.backfills") == 4

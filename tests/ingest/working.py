@@ -158,6 +158,12 @@ class Desk:
             while await self.open_slices():
                 await worker.step()
 
+    async def settled(self, seconds: float = 30) -> None:
+        """Waits until others have left no slice open."""
+        async with asyncio.timeout(seconds):
+            while await self.open_slices():  # noqa: ASYNC110 - another process works
+                await asyncio.sleep(0.01)
+
     async def open_slices(self) -> int:
         return int(await self.sql.fetchval("SELECT count(*) FROM ingest.slices WHERE state IN (1, 2) AND NOT held"))
 
