@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test lint protos dist manifests venv
+.PHONY: help run status clean-run test faults lint protos dist manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -25,6 +25,9 @@ clean-run: ## remove what make run keeps: bars, keys, logs (.mdw)
 
 test: venv ## run every test, with branch coverage (90 % or more of our own code)
 	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90
+
+faults: venv ## run the long tests of faults: kills, stops and restarts at random points (minutes)
+	@$(BIN)/python -m pytest tests/faults/*.py
 
 lint: venv ## run every check: ruff, mypy, import-linter, buf, squawk, and that protos/gen is what protos give
 	$(BIN)/ruff check
