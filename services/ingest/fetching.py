@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from services.ingest.calendar import EVERY_DAY, XNYS, date_of, day_of
-from services.ingest.planner import CRYPTO
 from services.ingest.polygon import Question, next_start
 from services.ingest.polygon_errors import (
     GrantExpiredError,
@@ -26,6 +25,7 @@ from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.store.refused import Reject
 from services.kit.errors import MdwError
 from services.kit.log import get
+from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

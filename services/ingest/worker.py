@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import uvloop
+from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from services.ingest.fetching import Fetcher
 from services.ingest.owners import is_gone, my_name
@@ -25,6 +26,8 @@ from services.kit.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from services.ingest.calendar import Sessions
 
 log = logging.get(__name__)
 
@@ -58,6 +61,8 @@ class Worker:
         self._lease = lease
         self._owner = owner or my_name()
         self._stopping = asyncio.Event()
+        self._disturbed = False
+        """A step ended in the middle, so that a slice may still be leased to us."""
 
     def stop(self) -> None:
         """Lets the part under way end, gives back what is only asked for, and takes nothing more."""
@@ -71,15 +76,18 @@ class Worker:
                 wait = await self.step()
             except Unavailable as error:
                 log.warning("database_away", error=error.message)
-                wait = error.retry_after
+                wait, self._disturbed = error.retry_after, True
             except Exception:
                 log.exception("step_failed")
-                wait = 1.0
+                wait, self._disturbed = 1.0, True
             if wait:
                 await self._pause(wait)
 
     async def step(self) -> float:
         """Takes a grant, then a slice, and brings it on; returns how long to wait before the next."""
+        if self._disturbed:
+            await slices.free_own(self._db, self._owner)
+            self._disturbed = False
         if not await slices.has_due(self._db):
             return IDLE_SECONDS
         grant = await self._limiter.take()
@@ -126,8 +134,8 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
     try:
         await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
         limiter = Limiter(db, settings.polygon_requests_per_minute)
-        await limiter.prepare()
-        fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=await sessions.load(db))
+        calendars = await _read_once(db, limiter)
+        fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars)
         worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=timedelta(seconds=settings.lease_seconds))
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, worker.stop)
@@ -143,6 +151,13 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
         await polygon.close()
         await db.close()
     log.info("worker_stopped")
+
+
+@retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(0.5))
+async def _read_once(db: Database, limiter: Limiter) -> dict[str, Sessions]:
+    """Does what is done once, however long the database is away."""
+    await limiter.prepare()
+    return await sessions.load(db)
 
 
 def main() -> int:

@@ -71,9 +71,7 @@ class Task:
         return await self.result()
 
 
-async def kill_at(
-    task: Task, crew: Crew, replay: Replay, chance: Random, kills: int
-) -> Tables:
+async def kill_at(task: Task, crew: Crew, replay: Replay, chance: Random, kills: int) -> Tables:
     """Does the work while workers are killed soon after random requests, each replaced by a new one."""
     await task.begin()
     replay.served.clear()

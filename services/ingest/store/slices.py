@@ -95,6 +95,23 @@ WHERE s.slice_id = lost.slice_id
 """
 
 
+# What a connection that broke has left behind. A part whose COMMIT got through has put its slice back already.
+FREE_OWN = """
+WITH left_behind AS (
+  SELECT slice_id
+  FROM ingest.slices
+  WHERE state = 2
+    AND lease_owner = $1
+  ORDER BY slice_id
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE ingest.slices s
+SET state = 1, lease_owner = NULL, lease_until = NULL
+FROM left_behind l
+WHERE s.slice_id = l.slice_id
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A slice that is ours until the lease ends or another token is handed out."""
@@ -172,3 +189,8 @@ async def free_lost(db: Database, is_gone: Callable[[str], bool]) -> int:
             await db.fetchval(TERMINATE, row["write_id"])
             freed += (await db.execute(FREE, row["slice_id"], row["token"])) == "UPDATE 1"
     return freed
+
+
+async def free_own(db: Database, owner: str) -> None:
+    """Puts back what an owner holds; for an owner that works on nothing now."""
+    await db.execute(FREE_OWN, owner)

@@ -1,0 +1,121 @@
+"""kill -9 at 50 seeded points, stops past the lease, a restarted Postgres: the tables of an undisturbed run every time.
+
+Not collected by `make test`: `python -m pytest tests/faults/ingest_kills.py`.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import asynccontextmanager
+from random import Random
+
+import asyncpg
+import pytest
+
+from deploy.local.faults import parse_faults
+from deploy.local.postgres import EmbeddedPostgres
+from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins
+from migrator import runner
+from tests.conftest import MigratedDatabase, PostgresServer
+from tests.ingest.disturbing import PAGE_BARS, Task, kill_at
+from tests.ingest.processes import crew
+from tests.ingest.test_worker import TROUBLES
+from tests.ingest.working import desk, replaying
+
+KILLS_A_RUN = 5
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_fifty_kills_at_random_points_change_nothing(database, tmp_path, seed):
+    async with desk(database) as work, replaying() as replay:
+        task = Task(work)
+        await task.prepare()
+        expected = await task.undisturbed(replay.url)
+        async with crew(tmp_path, work.url, replay.url, POLYGON_PAGE_BARS=str(PAGE_BARS)) as workers:
+            assert await kill_at(task, workers, replay, Random(seed), KILLS_A_RUN) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_workers_stopped_past_their_lease_change_nothing(database, tmp_path, seed):
+    """Stopped wherever they are, mid-transaction too; continued when others have done their work."""
+    chance = Random(seed)
+    async with desk(database) as work, replaying() as replay:
+        task = Task(work)
+        await task.prepare()
+        expected = await task.undisturbed(replay.url)
+        variables = {"POLYGON_PAGE_BARS": str(PAGE_BARS), "LEASE_SECONDS": "1", "REQUEST_SECONDS": "0.9"}
+        async with crew(tmp_path, work.url, replay.url, **variables) as workers:
+            stopped = [workers.start() for _ in range(3)]
+            await workers.ready()
+            replay.served.clear()
+            await task.begin()
+            point = chance.randrange(1, 15)
+
+            async def reached():
+                return len(replay.served) >= point or await task.done()
+
+            await workers.until(reached)
+            for child in stopped:
+                child.signal(signal.SIGSTOP)
+            workers.start()
+            await workers.until(task.done)
+            for child in stopped:
+                child.signal(signal.SIGCONT)
+                assert child.stop((signal.SIGTERM, 10)) == 0
+            assert await task.result() == expected
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_kills_amid_trouble_with_the_provider_change_nothing(database, tmp_path, trouble):
+    async with desk(database) as work, replaying() as replay:
+        task = Task(work)
+        await task.prepare()
+        expected = await task.undisturbed(replay.url)
+        replay.faults = parse_faults(trouble.replace("times=", "every=3,times="))
+        async with crew(tmp_path, work.url, replay.url, POLYGON_PAGE_BARS=str(PAGE_BARS)) as workers:
+            assert await kill_at(task, workers, replay, Random(trouble), 2) == expected
+
+
+@asynccontextmanager
+async def own_server(folder):
+    """Runs a Postgres that a test may crash, with a migrated database."""
+    embedded = EmbeddedPostgres(folder)
+    embedded.start()
+    try:
+        server = PostgresServer(embedded.url(), dict.fromkeys((OWNER, *LOGINS), "secret"))
+        conn = await asyncpg.connect(server.admin_url)
+        await ensure_logins(conn, server.passwords)
+        await ensure_database(conn, "mdw")
+        await conn.close()
+        await runner.up(server.url("mdw", OWNER))
+        urls = (server.url("mdw", login) for login in LOGINS)
+        yield embedded, MigratedDatabase("mdw", server.url("mdw"), server.url("mdw", OWNER), *urls)
+    finally:
+        embedded.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+async def test_a_postgres_that_restarts_or_crashes_under_the_work_changes_nothing(tmp_path, number):
+    """SIGINT is a fast shutdown, SIGQUIT an immediate one, from which the next start recovers."""
+    async with own_server(tmp_path / "server") as (server, database), replaying() as replay:
+        async with desk(database) as work:
+            task = Task(work)
+            await task.prepare()
+            expected = await task.undisturbed(replay.url)
+            await task.begin()
+            replay.served.clear()
+        async with crew(tmp_path, database.ingest_url, replay.url, POLYGON_PAGE_BARS=str(PAGE_BARS)) as workers:
+            for _ in range(2):
+                workers.start()
+            for point in (4, 9, 15):
+
+                async def reached(point=point):
+                    return len(replay.served) >= point
+
+                await workers.until(reached)
+                server.child.stop((number, 20))
+                server.start()
+            async with desk(database) as work:
+                task.desk = work
+                await workers.until(task.done)
+                assert await task.result() == expected
