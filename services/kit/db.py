@@ -25,7 +25,8 @@ READ_ONLY = "25006"
 
 LOCK_NOT_AVAILABLE = "55P03"
 
-_CONFLICTS = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE})
+# 23503: what a row refers to was deleted meanwhile.
+_CONFLICTS = frozenset({"40001", "40P01", "23503", LOCK_NOT_AVAILABLE})
 # A NUL or a broken character, a number or a time beyond the column's type.
 _UNSTORABLE = frozenset({"22021", "22P05", "22003", "22008"})
 # 08: connection; 53: out of connections, memory, disk; 57: shutting down, cancelled, starting; 25P03: idle too long.
