@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 918056eaeb1d05e8fba362c05ceb11849ddceec4c69898c0ca26a73ffbf407bc
+-- files: d0512221197f6642e0d73183f8fbc2b6b8851deec34cb2677f8ea7acb5cffb4d
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -15,6 +15,9 @@ CREATE EXTENSION btree_gist WITH SCHEMA public;
 
 --: sequence auth.audit_entry_id
 CREATE SEQUENCE auth.audit_entry_id AS bigint INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 START 1 CACHE 64;
+
+--: sequence ingest.action_ids
+CREATE SEQUENCE ingest.action_ids AS integer INCREMENT 1 MINVALUE 1 MAXVALUE 2147483647 START 1 CACHE 1;
 
 --: sequence ingest.job_turns
 CREATE SEQUENCE ingest.job_turns AS bigint INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 START 1 CACHE 1;
@@ -118,6 +121,23 @@ CREATE TABLE ingest.absent_bars (
   fetch_time timestamp with time zone NOT NULL,
   symbol_id integer NOT NULL,
   timeframe smallint NOT NULL
+);
+
+--: table ingest.actions
+CREATE TABLE ingest.actions (
+  action_id integer NOT NULL,
+  write_id integer NOT NULL,
+  ended_write_id integer,
+  symbol_id integer NOT NULL,
+  ex_date date NOT NULL,
+  kind smallint NOT NULL,
+  flags smallint DEFAULT 0 NOT NULL,
+  split_from double precision,
+  split_to double precision,
+  cash_amount double precision,
+  source_time timestamp with time zone,
+  currency text DEFAULT ''::text NOT NULL,
+  source_id text DEFAULT ''::text NOT NULL
 );
 
 --: table ingest.backfill_slices
@@ -643,7 +663,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(1833045, p_write_id);
   PERFORM FROM ingest.slices
   WHERE slice_id = p_slice_id AND token = p_token AND write_id = p_write_id AND state = 2
-  FOR UPDATE;
+  FOR NO KEY UPDATE;
   RETURN FOUND;
 END $function$
 ;
@@ -783,7 +803,7 @@ BEGIN
   SELECT r.answer_time, r.last_ts, r.tail INTO STRICT v_answer_time, last_ts, tail
   FROM ingest.series r
   WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
-  FOR UPDATE;
+  FOR NO KEY UPDATE;
   IF v_answer_time > p_fetch_time THEN
     SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO newer_from, newer_to
     FROM ingest.writes w
@@ -929,6 +949,24 @@ ALTER TABLE auth.token_key ADD CONSTRAINT token_key_one_row CHECK (one);
 
 --: constraint ingest.absent_bars absent_bars_pkey
 ALTER TABLE ingest.absent_bars ADD CONSTRAINT absent_bars_pkey PRIMARY KEY (symbol_id, timeframe, ts);
+
+--: constraint ingest.actions actions_pkey
+ALTER TABLE ingest.actions ADD CONSTRAINT actions_pkey PRIMARY KEY (action_id, write_id);
+
+--: constraint ingest.actions actions_currency_length
+ALTER TABLE ingest.actions ADD CONSTRAINT actions_currency_length CHECK ((length(currency) <= 8));
+
+--: constraint ingest.actions actions_dividend_with_amount
+ALTER TABLE ingest.actions ADD CONSTRAINT actions_dividend_with_amount CHECK (((kind = 2) = ((cash_amount > (0)::double precision) AND (cash_amount IS NOT NULL))));
+
+--: constraint ingest.actions actions_kind
+ALTER TABLE ingest.actions ADD CONSTRAINT actions_kind CHECK ((kind = ANY (ARRAY[1, 2])));
+
+--: constraint ingest.actions actions_source_id_length
+ALTER TABLE ingest.actions ADD CONSTRAINT actions_source_id_length CHECK ((length(source_id) <= 100));
+
+--: constraint ingest.actions actions_split_with_ratio
+ALTER TABLE ingest.actions ADD CONSTRAINT actions_split_with_ratio CHECK (((kind = 1) = ((split_from > (0)::double precision) AND (split_to > (0)::double precision) AND (split_from IS NOT NULL) AND (split_to IS NOT NULL))));
 
 --: constraint ingest.backfill_slices backfill_slices_pkey
 ALTER TABLE ingest.backfill_slices ADD CONSTRAINT backfill_slices_pkey PRIMARY KEY (backfill_id, slice_id);
@@ -1128,6 +1166,9 @@ CREATE INDEX keys_by_create_time ON auth.keys USING btree (create_time, key_id);
 --: index auth.requests_by_create_time
 CREATE INDEX requests_by_create_time ON auth.requests USING btree (create_time);
 
+--: index ingest.actions_by_symbol
+CREATE INDEX actions_by_symbol ON ingest.actions USING btree (symbol_id, ex_date);
+
 --: index ingest.backfill_slices_by_slice
 CREATE INDEX backfill_slices_by_slice ON ingest.backfill_slices USING btree (slice_id);
 
@@ -1257,7 +1298,7 @@ CREATE VIEW ingest.series_figures AS
          LIMIT 1) last_session ON (true))
      LEFT JOIN LATERAL ( SELECT c.ordinal
            FROM ingest.sessions c
-          WHERE ((c.calendar = f.calendar) AND (c.close_time <= clock_timestamp()))
+          WHERE ((c.calendar = f.calendar) AND (c.close_time <= statement_timestamp()))
           ORDER BY c.close_time DESC
          LIMIT 1) closed_session ON (true));
 
@@ -1405,6 +1446,9 @@ GRANT USAGE ON SCHEMA symbols TO mdw_ingest;
 --: grant on schema symbols to mdw_symbols
 GRANT USAGE ON SCHEMA symbols TO mdw_symbols;
 
+--: grant on sequence ingest.action_ids to mdw_ingest
+GRANT USAGE ON SEQUENCE ingest.action_ids TO mdw_ingest;
+
 --: grant on sequence ingest.job_turns to mdw_ingest
 GRANT USAGE ON SEQUENCE ingest.job_turns TO mdw_ingest;
 
@@ -1431,6 +1475,9 @@ GRANT SELECT ON TABLE auth.token_key TO mdw_auth;
 
 --: grant on table ingest.absent_bars to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.absent_bars TO mdw_ingest;
+
+--: grant on table ingest.actions to mdw_ingest
+GRANT INSERT, SELECT, UPDATE ON TABLE ingest.actions TO mdw_ingest;
 
 --: grant on table ingest.backfill_slices to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.backfill_slices TO mdw_ingest;
@@ -1509,6 +1556,21 @@ COMMENT ON COLUMN auth.audit_writers.last_digest IS 'Of the last batch''s call_i
 
 --: comment on table auth.keys column digest
 COMMENT ON COLUMN auth.keys.digest IS 'SHA-256 of the key''s text, which is kept nowhere; null once deleted';
+
+--: comment on table ingest.actions
+COMMENT ON TABLE ingest.actions IS 'A version a row: seen from write_id on, until ended_write_id';
+
+--: comment on table ingest.actions column cash_amount
+COMMENT ON COLUMN ingest.actions.cash_amount IS 'A share, as declared';
+
+--: comment on table ingest.actions column flags
+COMMENT ON COLUMN ingest.actions.flags IS '1 repeats another action and is not applied, 2 has an absurd ratio';
+
+--: comment on table ingest.actions column kind
+COMMENT ON COLUMN ingest.actions.kind IS '1 split, 2 cash dividend';
+
+--: comment on table ingest.actions column split_to
+COMMENT ON COLUMN ingest.actions.split_to IS 'So many shares from ex_date on for split_from before';
 
 --: comment on table ingest.backfills column state
 COMMENT ON COLUMN ingest.backfills.state IS 'mdw.ingest.v1.Backfill.State: 1 pending, 2 running, 3 paused, 4 succeeded, 5 failed, 6 cancelled';

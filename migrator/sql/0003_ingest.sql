@@ -254,8 +254,8 @@ BEGIN
   RETURN v_write_id;
 END $$;
 
--- Begins a part: locks the write's id (by which a reaper finds this backend) and then the slice's row; false when the slice was
--- taken by another worker or ended meanwhile. The advisory lock comes first: a process stopped between the two would else be
+-- Begins a part: locks the write's id (by which a reaper finds this backend) and then the slice's row, in a mode that lets another
+-- job share the slice meanwhile; false when the slice was taken by another worker or ended. The advisory lock comes first: a process stopped between the two would else be
 -- invisible to the reaper and its row passed over for ever.
 CREATE FUNCTION ingest.begin_part(p_slice_id bigint, p_token bigint, p_write_id integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
@@ -263,7 +263,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(1833045, p_write_id);
   PERFORM FROM ingest.slices
   WHERE slice_id = p_slice_id AND token = p_token AND write_id = p_write_id AND state = 2
-  FOR UPDATE;
+  FOR NO KEY UPDATE;
   RETURN FOUND;
 END $$;
 
@@ -353,7 +353,7 @@ LEFT JOIN LATERAL (
 ) last_session ON true
 LEFT JOIN LATERAL (
   SELECT ordinal FROM ingest.sessions c
-  WHERE c.calendar = f.calendar AND c.close_time <= clock_timestamp()
+  WHERE c.calendar = f.calendar AND c.close_time <= statement_timestamp()
   ORDER BY c.close_time DESC LIMIT 1
 ) closed_session ON true;
 COMMENT ON VIEW ingest.series_figures IS 'state: mdw.symbols.v1.BackfillState; expected sessions are last_ordinal - first_ordinal + 1, sessions behind are closed_ordinal - last_ordinal';

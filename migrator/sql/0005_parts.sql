@@ -98,7 +98,7 @@ BEGIN
   SELECT r.answer_time, r.last_ts, r.tail INTO STRICT v_answer_time, last_ts, tail
   FROM ingest.series r
   WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
-  FOR UPDATE;
+  FOR NO KEY UPDATE;
   IF v_answer_time > p_fetch_time THEN
     SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO newer_from, newer_to
     FROM ingest.writes w

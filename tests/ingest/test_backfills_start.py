@@ -6,6 +6,7 @@ import asyncio
 from datetime import date
 from uuid import uuid4
 
+import asyncpg
 import grpc
 import pytest
 
@@ -277,3 +278,29 @@ async def test_twenty_thousand_symbols_are_taken_in_one_call(ingest):
     answer = await ingest.stub.StartBackfill(request, metadata=with_key(ingest.key), timeout=30)
     assert answer.plan.slices == 20_000
     assert answer.backfill.progress.slices_total == 20_000
+
+
+async def test_a_symbol_deleted_meanwhile_ends_the_start_and_nothing_refers_to_it(ingest, database):
+    """The registry holds the series when StartBackfill comes: it waits, and then finds the symbol gone."""
+    symbol_id = await ingest.symbol("AAPL")
+    owner = await asyncpg.connect(database.owner_url)
+    await owner.execute("INSERT INTO ingest.series (symbol_id, timeframe) VALUES ($1, 7)", symbol_id)
+    deletion = owner.transaction()
+    await deletion.start()
+    assert await owner.fetchval("SELECT ingest.forget_symbol($1)", symbol_id)
+    await owner.execute("DELETE FROM symbols.symbols WHERE symbol_id = $1", symbol_id)
+    start = asyncio.create_task(ingest.refused("StartBackfill", tickers=["AAPL"], timeframes=[DAY]))
+    await _until_waiting(database)
+    await deletion.commit()
+
+    assert await start == (grpc.StatusCode.ABORTED, "CONFLICT")
+    assert await owner.fetchval("SELECT count(*) FROM ingest.slices") == 0
+    await owner.close()
+
+
+async def _until_waiting(database):
+    async with asyncio.timeout(10):
+        watcher = await asyncpg.connect(database.admin_url)
+        while not await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0.01)
+        await watcher.close()

@@ -18,7 +18,7 @@ from services.ingest.store.jobs import read_job
 from services.ingest.store.known import FIRST_DAY, read_known
 from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
-from services.kit.errors import MdwError
+from services.kit.errors import Aborted, MdwError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,6 +107,15 @@ SELECT DISTINCT p.symbol_id, p.timeframe
 FROM unnest($1::int[], $2::smallint[]) AS p (symbol_id, timeframe)
 ORDER BY p.symbol_id, p.timeframe
 ON CONFLICT DO NOTHING
+"""
+
+# A series that was there already is not locked by that: the registry might delete its symbol meanwhile.
+HOLD_SERIES = """
+SELECT 1
+FROM unnest($1::int[], $2::smallint[]) AS p (symbol_id, timeframe)
+JOIN ingest.series r USING (symbol_id, timeframe)
+ORDER BY r.symbol_id, r.timeframe
+FOR KEY SHARE OF r
 """
 
 
@@ -234,7 +243,10 @@ async def _insert_plan(conn: Connection, backfill_id: UUID, ask: Ask, plan: Plan
         await conn.execute(LINK_SHARED, backfill_id, plan.shared)
     if plan.slices:
         pairs = dict.fromkeys((one.symbol_id, one.timeframe) for one in plan.slices)
-        await conn.execute(INSERT_SERIES, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        columns = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        await conn.execute(INSERT_SERIES, *columns)
+        if len(await conn.fetch(HOLD_SERIES, *columns)) != len(pairs):
+            raise Aborted("CONFLICT", "a symbol was deleted meanwhile; try again")
     if not plan.slices and not plan.shared:
         await finish_now(conn, backfill_id)
 
