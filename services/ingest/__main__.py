@@ -51,6 +51,7 @@ async def build(settings: IngestSettings) -> Server:
         acquire_timeout=STREAM_WAIT_SECONDS,
     )
     server.on_close(streams.close)
+    server.pools["streams"] = streams
     reader = Reader(db, streams)
     server.prepare(reader.prepare)
     bars = BarServicer(reader, SymbolStore(db), tokens)

@@ -154,6 +154,7 @@ def _question(terms: Terms, snapshot: Snapshot, *, newest_first: bool) -> Questi
         min_quality=terms.min_quality,
         regular=terms.regular,
         newest_first=newest_first,
+        adjustment=terms.adjustment,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +11,20 @@ from services.ingest.calendar import EVERY_DAY, XNYS, Sessions, days_of_minutes
 from services.ingest.quality import quality
 from services.ingest.reading.blocks import Block, join
 from services.ingest.reading.rollup import Roller, Windows
+from services.ingest.store.bars import Span
 from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS
 from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
     from services.ingest.columns import IntArray
+    from services.ingest.reading.adjust import Action, Adjuster
     from services.ingest.store.snapshots import Snapshot
+    from services.ingest.store.symbols import Symbol
     from services.ingest.timeframes import Timeframe
+
+
+# The contract's numbers of Adjustment.
+RAW, SPLITS, SPLITS_AND_DIVIDENDS = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,7 @@ class Question:
     min_quality: float = 0.0
     regular: bool = False
     newest_first: bool = False
+    adjustment: int = RAW
 
     @property
     def as_of_ms(self) -> int:
@@ -40,6 +48,30 @@ class Question:
     def plain(self) -> bool:
         """Says whether the answer is the stored bars as they are."""
         return not (self.timeframe.derived or self.regular or self.min_quality > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """Puts a question to one symbol, with the actions that its answer is adjusted by."""
+
+    question: Question
+    symbol: Symbol
+    sessions: Sessions
+    actions: tuple[Action, ...] = ()
+
+    def span(self, start_ms: int | None = None, end_ms: int | None = None) -> Span:
+        """Returns the stored bars of the question's span, or of another one."""
+        question = self.question
+        return Span(
+            symbol_id=self.symbol.symbol_id,
+            timeframe=question.timeframe.stored,
+            start_ms=question.start_ms if start_ms is None else start_ms,
+            end_ms=question.end_ms if end_ms is None else end_ms,
+        )
+
+    def asking(self, question: Question) -> Inquiry:
+        """Returns another question to the same symbol."""
+        return replace(self, question=question)
 
 
 def calendar_of(asset_class: int) -> str:
@@ -55,6 +87,7 @@ class Account:
     daily: bool
     stored: int = 0
     filtered: int = 0
+    actions: int = 0
     sessions_present: int = 0
     first_day: int | None = None
     last_day: int | None = None
@@ -81,11 +114,13 @@ class Account:
 class SeriesAnswer:
     """Turns the stored bars of one series into the bars that were asked for."""
 
-    def __init__(self, question: Question, sessions: Sessions) -> None:
+    def __init__(self, inquiry: Inquiry, adjuster: Adjuster | None = None) -> None:
+        question, sessions = inquiry.question, inquiry.sessions
         timeframe = question.timeframe
         self._question = question
-        self._regular = question.regular and not timeframe.daily and sessions.calendar != EVERY_DAY
         self._sessions = sessions
+        self._adjuster = adjuster
+        self._regular = question.regular and not timeframe.daily and sessions.calendar != EVERY_DAY
         self._windows = Windows(timeframe, sessions, regular=self._regular) if timeframe.derived else None
         self._roller = self._new_roller()
         self.account = Account(sessions, timeframe.daily)
@@ -96,7 +131,7 @@ class SeriesAnswer:
         return kept if self._roller is None else self._roller.push(kept)
 
     def keep(self, block: Block) -> Block:
-        """Counts stored bars and returns those that go into the answer."""
+        """Counts stored bars and returns those that go into the answer, adjusted."""
         ts = block.bars.ts
         self.account.note(ts[::-1] if self._question.newest_first else ts)
         if self._regular:
@@ -105,6 +140,9 @@ class SeriesAnswer:
             good = quality(block.flags) >= self._question.min_quality
             self.account.filtered += len(block) - int(good.sum())
             block = block.take(good)
+        if self._adjuster is not None and len(block):
+            self.account.actions = max(self.account.actions, self._adjuster.after(int(block.bars.ts[0])))
+            block = self._adjuster.apply(block)
         return block
 
     def finish(self) -> Block:

@@ -93,6 +93,7 @@ def to_receipt(receipt: Receipt) -> bars_pb2.Receipt:
         sessions_expected=receipt.sessions_expected,
         sessions_missing=receipt.sessions_missing,
         bars_filtered=receipt.bars_filtered,
+        actions_applied=receipt.actions_applied,
         empty_reason=receipt.empty_reason or 0,  # type: ignore[arg-type]
         as_of=checks.timestamp(receipt.snapshot.as_of),
         as_of_lowered=receipt.snapshot.lowered,

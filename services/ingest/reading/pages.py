@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from services.ingest.reading.adjusting import adjuster_for
 from services.ingest.reading.answers import SeriesAnswer
 from services.ingest.reading.blocks import Block, join
 from services.ingest.store import bars
-from services.ingest.store.bars import Span
 from services.ingest.timeframes import END_MS, FIRST_MS, MINUTE_MS
 
 if TYPE_CHECKING:
-    from services.ingest.calendar import Sessions
-    from services.ingest.reading.answers import Account, Question
+    from services.ingest.reading.adjust import Adjuster
+    from services.ingest.reading.answers import Account, Inquiry
     from services.kit.db import Connection, Database
 
 # A page that must read more stored bars than this ends early, with a token: it would hold too much memory.
@@ -42,39 +42,41 @@ class Page:
     sessions_expected: int
 
 
-async def read_page(
-    db: Database, question: Question, symbol_id: int, sessions: Sessions, *, position: Position | None, size: int
-) -> Page:
+async def read_page(db: Database, inquiry: Inquiry, *, position: Position | None, size: int) -> Page:
     """Returns at most `size` bars; fewer with a next position where too many stored bars had to be read."""
-    pages = _Reading(question, symbol_id, sessions, position)
     async with bars.reading(db) as connection:
+        pages = _Reading(inquiry, position, await adjuster_for(connection, inquiry))
         exhausted = await pages.collect(connection, size)
         answer, next_ms = pages.cut(size, exhausted=exhausted)
         account = pages.account(next_ms)
         first, end = pages.counted_days(account, last=next_ms is None)
-        expected = await expected_sessions(connection, question, symbol_id, account, first=first, end=end)
-    if question.newest_first:
+        expected = await expected_sessions(connection, inquiry, account, first=first, end=end)
+    newest_first = inquiry.question.newest_first
+    if newest_first:
         answer = answer.take(slice(None, None, -1))
     if next_ms is None:
         return Page(answer, None, account, expected)
-    edge = account.first_day if question.newest_first else account.last_day
+    edge = account.first_day if newest_first else account.last_day
     return Page(answer, Position(next_ms, pages.edge if edge is None else edge), account, expected)
 
 
 class _Reading:
     """Holds what one page has read so far."""
 
-    def __init__(self, question: Question, symbol_id: int, sessions: Sessions, position: Position | None) -> None:
-        self._question = question
-        self._sessions = sessions
-        self._answer = SeriesAnswer(question, sessions)
+    def __init__(self, inquiry: Inquiry, position: Position | None, adjuster: Adjuster | None) -> None:
+        self._inquiry = inquiry
+        self._question = inquiry.question
+        self._adjuster = adjuster
+        self._answer = SeriesAnswer(inquiry, adjuster)
         self._stored: list[Block] = []
         self._settled: list[Block] = []
         self.edge = position.edge_day if position else None
-        start, end = question.start_ms, question.end_ms
-        if position:
-            start, end = (start, position.next_ms) if question.newest_first else (position.next_ms, end)
-        self._span = Span(symbol_id=symbol_id, timeframe=question.timeframe.stored, start_ms=start, end_ms=end)
+        if position is None:
+            self._span = inquiry.span()
+        elif self._question.newest_first:
+            self._span = inquiry.span(end_ms=position.next_ms)
+        else:
+            self._span = inquiry.span(start_ms=position.next_ms)
 
     async def collect(self, connection: Connection, size: int) -> bool:
         """Reads stored bars until they settle more than a page; says whether there are no more."""
@@ -107,7 +109,7 @@ class _Reading:
 
     def account(self, next_ms: int | None) -> Account:
         """Counts the stored bars of the page again, without those that were read beyond its end."""
-        counting = SeriesAnswer(self._question, self._sessions)
+        counting = SeriesAnswer(self._inquiry, self._adjuster)
         counting.account.start_after(self.edge)
         for block in self._stored:
             ts = block.bars.ts
@@ -147,22 +149,16 @@ class _Reading:
 
 
 async def expected_sessions(
-    connection: Connection,
-    question: Question,
-    symbol_id: int,
-    account: Account,
-    *,
-    first: int | None = None,
-    end: int | None = None,
+    connection: Connection, inquiry: Inquiry, account: Account, *, first: int | None = None, end: int | None = None
 ) -> int:
     """Counts the sessions of an answer that lie between the series' first and last bar, held or missing.
 
     Days are limits that are known already, None where the question's span ends: there the series is asked whether it
     goes on beyond, unless the answer reaches that end anyway.
     """
-    sessions = account.sessions
+    question, sessions = inquiry.question, inquiry.sessions
     span_first, span_end = sessions.days_within(question.start_ms, question.end_ms, daily=question.timeframe.daily)
-    beyond = _Beyond(connection, question, symbol_id)
+    beyond = _Beyond(connection, inquiry)
     if account.first_day is None or account.last_day is None:
         if (first is None and not await beyond.before()) or (end is None and not await beyond.after()):
             return 0
@@ -179,19 +175,18 @@ async def expected_sessions(
 class _Beyond:
     """Says whether a series has bars outside a question's span."""
 
-    def __init__(self, connection: Connection, question: Question, symbol_id: int) -> None:
+    def __init__(self, connection: Connection, inquiry: Inquiry) -> None:
         self._connection = connection
-        self._question = question
-        self._span = Span(symbol_id=symbol_id, timeframe=question.timeframe.stored)
+        self._inquiry = inquiry
 
     async def before(self) -> bool:
-        start_ms = self._question.start_ms
-        return start_ms > FIRST_MS and await self._any(replace(self._span, end_ms=start_ms), newest_first=True)
+        start_ms = self._inquiry.question.start_ms
+        return start_ms > FIRST_MS and await self._any(FIRST_MS, start_ms, newest_first=True)
 
     async def after(self) -> bool:
-        end_ms = self._question.end_ms
-        return end_ms < END_MS and await self._any(replace(self._span, start_ms=end_ms), newest_first=False)
+        end_ms = self._inquiry.question.end_ms
+        return end_ms < END_MS and await self._any(end_ms, END_MS, newest_first=False)
 
-    async def _any(self, span: Span, *, newest_first: bool) -> bool:
-        snapshot = self._question.snapshot
+    async def _any(self, start_ms: int, end_ms: int, *, newest_first: bool) -> bool:
+        span, snapshot = self._inquiry.span(start_ms, end_ms), self._inquiry.question.snapshot
         return len(await bars.read(self._connection, span, snapshot, limit=1, newest_first=newest_first)) > 0

@@ -29,7 +29,8 @@ class PausedError(Exception):
 class Sender(Protocol):
     """A series that has messages to send."""
 
-    outbox: deque[bytes]
+    @property
+    def outbox(self) -> deque[bytes]: ...
 
 
 S = TypeVar("S", bound=Sender)
@@ -59,7 +60,7 @@ class Pump(Generic[S]):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def send(self, series: S) -> None:
+    async def send(self, series: Sender) -> None:
         """Sends what a series has ready; raises PausedError if nobody takes it."""
         while series.outbox:
             message = series.outbox.popleft()

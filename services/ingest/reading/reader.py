@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from services.ingest.reading.answers import Account, calendar_of
+from services.ingest.reading.adjusting import actions_for
+from services.ingest.reading.answers import RAW, SPLITS_AND_DIVIDENDS, Account, Inquiry, calendar_of
 from services.ingest.reading.blocks import join
-from services.ingest.reading.changes import ChangedSeries, ChangeStream, spans_to_compare
+from services.ingest.reading.changes import ChangedSeries, ChangeStream, may_be_adjusted_otherwise, spans_to_compare
 from services.ingest.reading.pages import read_page
 from services.ingest.reading.series import Series
-from services.ingest.reading.streams import Stream
+from services.ingest.reading.streams import AnswerStream
 from services.ingest.store import sessions
+from services.ingest.store.actions import known_actions
 from services.ingest.store.bars import reading
 from services.ingest.store.changes import changes_between
 from services.ingest.store.figures import FigureStore
 from services.ingest.store.latest import latest
 from services.ingest.store.snapshots import Snapshots
+from services.ingest.timeframes import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from services.ingest.reading.pages import Page, Position
     from services.ingest.reading.pump import Pump
     from services.ingest.reading.receipts import Receipt
+    from services.ingest.store.actions import KnownActions
     from services.ingest.store.snapshots import Snapshot
     from services.ingest.store.symbols import Symbol
     from services.kit.db import Database
@@ -64,9 +68,8 @@ class Reader:
         self, question: Question, symbol: Symbol, receipt: Receipt, *, position: Position | None, size: int
     ) -> Page:
         """Returns a page of one symbol's answer."""
-        page = await read_page(
-            self._db, question, symbol.symbol_id, self.calendar(symbol), position=position, size=size
-        )
+        known = await self._known_actions(question, [symbol])
+        page = await read_page(self._db, self._inquiry(question, symbol, known), position=position, size=size)
         receipt.add_bars(page.bars.bars.ts)
         receipt.add_account(symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)
         return page
@@ -74,32 +77,39 @@ class Reader:
     async def stream(self, question: Question, symbols: Sequence[Symbol], receipt: Receipt, *, last: int) -> Pump[Any]:
         """Returns what sends the answers of many symbols; with `last`, of each only the newest so many bars."""
         written = await self._figures.written(_ids(symbols), question.timeframe.stored)
-        series = [
-            Series(
-                question,
-                symbol,
-                self.calendar(symbol),
-                receipt,
-                last=last,
-                known_empty=symbol.symbol_id not in written,
-            )
-            for symbol in symbols
-        ]
-        return Stream(self._streams, series, receipt)
+        known = await self._known_actions(question, symbols)
+        series = [Series(self._inquiry(question, symbol, known), receipt, last=last) for symbol in symbols]
+        for one in series:
+            one.known_empty = one.inquiry.symbol.symbol_id not in written
+        return AnswerStream(self._streams, series, receipt)
 
     async def changes(self, old: Question, new: Question, symbols: Sequence[Symbol], receipt: Receipt) -> Pump[Any]:
         """Returns what sends the differences between the answers to a question as of two instants."""
-        stored = new.timeframe.stored
-        written = await self._figures.written(_ids(symbols), stored)
-        changes = await changes_between(self._db, old.snapshot, new.snapshot, _ids(symbols), stored)
+        ids, stored = _ids(symbols), new.timeframe.stored
+        written = await self._figures.written(ids, stored)
+        days = written if stored == DAY else await self._figures.written(ids, DAY)
+        known = await self._known_actions(new, symbols)
+        changes = await changes_between(self._db, old.snapshot, new.snapshot, ids, stored)
         series = []
         for symbol in symbols:
-            spans = spans_to_compare(old, new, written.get(symbol.symbol_id), changes.of(symbol.symbol_id))
-            if spans:
-                series.append(ChangedSeries(old, new, symbol, self.calendar(symbol), spans))
+            symbol_id = symbol.symbol_id
+            before, now = self._inquiry(old, symbol, known), self._inquiry(new, symbol, known)
+            spans = spans_to_compare(old, new, written.get(symbol_id), changes.of(symbol_id))
+            if symbol_id in written and (spans or may_be_adjusted_otherwise(before, now, days.get(symbol_id))):
+                series.append(ChangedSeries(before, now, receipt, spans))
             else:
                 receipt.add_compared(symbol, bars=0)
         return ChangeStream(self._streams, series, receipt)
+
+    async def _known_actions(self, question: Question, symbols: Sequence[Symbol]) -> KnownActions | None:
+        if question.adjustment == RAW:
+            return None
+        dividends = question.adjustment == SPLITS_AND_DIVIDENDS
+        return await known_actions(self._db, _ids(symbols), dividends=dividends)
+
+    def _inquiry(self, question: Question, symbol: Symbol, known: KnownActions | None) -> Inquiry:
+        actions = actions_for(question, symbol.symbol_id, known)
+        return Inquiry(question=question, symbol=symbol, sessions=self.calendar(symbol), actions=actions)
 
     async def latest(self, question: Question, symbols: Sequence[Symbol], receipt: Receipt) -> list[Block]:
         """Returns the newest stored bar of each symbol, as a block of one bar or none."""

@@ -38,6 +38,7 @@ class Receipt:
     sessions_expected: int | None = None
     sessions_missing: int | None = None
     bars_filtered: int | None = None
+    actions_applied: int | None = None
     """These stay unknown where an answer holds only what changed."""
     symbol_ids: list[int] = field(default_factory=list)
     silent: list[tuple[Symbol, Account]] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Receipt:
         self.sessions_expected = (self.sessions_expected or 0) + expected
         self.sessions_missing = (self.sessions_missing or 0) + max(expected - account.sessions_present, 0)
         self.bars_filtered = (self.bars_filtered or 0) + account.filtered
+        self.actions_applied = (self.actions_applied or 0) + account.actions
 
     def add_compared(self, symbol: Symbol, *, bars: int) -> None:
         """Counts a series of which only what changed was sent; `bars` counts those that are gone, too."""

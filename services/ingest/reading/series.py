@@ -7,58 +7,62 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mdw.ingest.v1 import bars_pb2
+from services.ingest.reading.adjusting import adjuster_for
 from services.ingest.reading.answers import SeriesAnswer
 from services.ingest.reading.blocks import Block, join
 from services.ingest.reading.wire import CHUNK, chunk
 from services.ingest.store import bars
-from services.ingest.store.bars import Span
 
 if TYPE_CHECKING:
-    from services.ingest.calendar import Sessions
     from services.ingest.columns import IntArray
-    from services.ingest.reading.answers import Question
+    from services.ingest.reading.adjust import Adjuster
+    from services.ingest.reading.answers import Inquiry
     from services.ingest.reading.receipts import Receipt
-    from services.ingest.store.symbols import Symbol
+    from services.ingest.store.bars import Span
     from services.kit.db import Connection
 
 
 class Series:
     """Answers a question for one symbol; may stop after any block and go on later from there."""
 
-    def __init__(
-        self,
-        question: Question,
-        symbol: Symbol,
-        sessions: Sessions,
-        receipt: Receipt,
-        *,
-        last: int = 0,
-        known_empty: bool = False,
-    ) -> None:
+    def __init__(self, inquiry: Inquiry, receipt: Receipt, *, last: int = 0, replaces_all: bool = False) -> None:
         """With `last`, the answer is the newest so many bars, oldest first."""
-        self.question = question
-        self.symbol = symbol
-        self.known_empty = known_empty
-        self.answer = SeriesAnswer(question, sessions)
+        self.inquiry = inquiry
+        self.answer = SeriesAnswer(inquiry)
+        self.known_empty = False
         self.copied = False
         self.outbox: deque[bytes] = deque()
         self.bars = 0
         self._receipt = receipt
-        self._sessions = sessions
         self._last = last
-        self._next_ms = question.start_ms
+        self._replaces_all = replaces_all
+        self._prepared = False
+        self._adjuster: Adjuster | None = None
+        self._next_ms = inquiry.question.start_ms
         self._finished = False
         self._held: list[Block] = []
 
     @property
     def span(self) -> Span:
         """Returns what is still to be read."""
-        return Span(
-            symbol_id=self.symbol.symbol_id,
-            timeframe=self.question.timeframe.stored,
-            start_ms=self._next_ms,
-            end_ms=self.question.end_ms,
-        )
+        return self.inquiry.span(start_ms=self._next_ms)
+
+    async def prepare(self, connection: Connection) -> None:
+        """Finds out, once, by what bars are adjusted and where the last ones begin; few of them are read at once."""
+        if self._prepared:
+            return
+        self._adjuster = await adjuster_for(connection, self.inquiry)
+        self.answer = SeriesAnswer(self.inquiry, self._adjuster)
+        question = self.inquiry.question
+        if self._last and question.plain and self._last <= CHUNK:
+            rows = await bars.read(connection, self.span, question.snapshot, limit=self._last, newest_first=True)
+            rows = rows.take(slice(None, None, -1))
+            self._begin_at(rows.bars.ts)
+            self.push(rows)
+            self.copied = True
+        elif self._last:
+            self._begin_at(await self._start_of_last(connection))
+        self._prepared = True
 
     def push(self, block: Block) -> None:
         """Takes the next stored bars and puts what fills a message into the outbox."""
@@ -73,31 +77,17 @@ class Series:
             self._finished = True
             self._hold(self.answer.finish(), whole=False)
 
-    async def find_start(self, connection: Connection) -> None:
-        """Finds out where the last bars begin; few of them are read at once."""
-        last, self._last = self._last, 0
-        if not last:
-            return
-        if self.question.plain and last <= CHUNK:
-            rows = await bars.read(connection, self.span, self.question.snapshot, limit=last, newest_first=True)
-            rows = rows.take(slice(None, None, -1))
-            self._begin_at(rows.bars.ts)
-            self.push(rows)
-            self.copied = True
-        else:
-            self._begin_at(await self._start_of_last(connection, last))
-
     def _begin_at(self, ts: IntArray) -> None:
         """Lets the question begin with the first of these bars."""
         if len(ts):
             self._next_ms = int(ts[0])
-            self.question = replace(self.question, start_ms=self._next_ms)
-            self.answer = SeriesAnswer(self.question, self._sessions)
+            self.inquiry = self.inquiry.asking(replace(self.inquiry.question, start_ms=self._next_ms))
+            self.answer = SeriesAnswer(self.inquiry, self._adjuster)
 
-    async def _start_of_last(self, connection: Connection, last: int) -> IntArray:
+    async def _start_of_last(self, connection: Connection) -> IntArray:
         """Reads backward until there are enough bars; returns the times of the newest ones, empty where all count."""
-        question, span = replace(self.question, newest_first=True), self.span
-        backward, missing, exhausted = SeriesAnswer(question, self._sessions), last, False
+        question, span = replace(self.inquiry.question, newest_first=True), self.span
+        backward, missing, exhausted = SeriesAnswer(self.inquiry.asking(question)), self._last, False
         while not exhausted:
             rows = await bars.read(connection, span, question.snapshot, limit=CHUNK, newest_first=True)
             rows = rows.take(slice(None, None, -1))
@@ -119,6 +109,12 @@ class Series:
         ready = join(self._held)
         cut = len(ready) - len(ready) % CHUNK if whole else len(ready)
         self._held = [ready.take(slice(cut, None))]
-        head = bars_pb2.StreamBarsResponse(symbol_id=self.symbol.symbol_id, ticker=self.symbol.ticker)
         for start in range(0, cut, CHUNK):
-            self.outbox.append(chunk(head, ready.take(slice(start, min(start + CHUNK, cut)))))
+            self.outbox.append(chunk(self._head(), ready.take(slice(start, min(start + CHUNK, cut)))))
+        if not whole and self._replaces_all:
+            self.outbox.append(self._head().SerializeToString())
+
+    def _head(self) -> bars_pb2.StreamBarsResponse:
+        symbol, replaces_all = self.inquiry.symbol, self._replaces_all
+        self._replaces_all = False
+        return bars_pb2.StreamBarsResponse(symbol_id=symbol.symbol_id, ticker=symbol.ticker, replaces_all=replaces_all)

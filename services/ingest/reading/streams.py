@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from services.ingest.reading.blocks import RunMerger
 from services.ingest.reading.pages import expected_sessions
-from services.ingest.reading.pump import PausedError, Pump
+from services.ingest.reading.pump import PausedError, Pump, Sender
 from services.ingest.reading.series import Series
 from services.ingest.reading.wire import CHUNK
 from services.ingest.store import bars
@@ -21,25 +21,28 @@ if TYPE_CHECKING:
 # Revisions come before all bars and are kept until their time comes; with more, a series is read in several spans.
 MAX_REVISIONS = 100_000
 
+S = TypeVar("S", bound=Sender)
 
-class Stream(Pump[Series]):
-    """Sends the answers of many series and adds up their accounts."""
 
-    def __init__(self, db: Database, series: Sequence[Series], receipt: Receipt) -> None:
+class Stream(Pump[S]):
+    """Sends answers of many series and adds up their accounts."""
+
+    def __init__(self, db: Database, series: Sequence[S], receipt: Receipt) -> None:
         super().__init__(db, series)
         self._receipt = receipt
 
-    async def answer(self, connection: Connection, series: Series) -> None:
+    async def send_whole(self, connection: Connection, series: Series) -> None:
+        """Sends all of a series; may be called again after PausedError."""
         expected = 0
         if not series.known_empty:
-            await series.find_start(connection)
+            await series.prepare(connection)
+            await self.send(series)
             if not series.copied:
                 await self._copy(connection, series)
             series.finish()
             await self.send(series)
-            account = series.answer.account
-            expected = await expected_sessions(connection, series.question, series.symbol.symbol_id, account)
-        self._receipt.add_account(series.symbol, series.answer.account, bars=series.bars, expected=expected)
+            expected = await expected_sessions(connection, series.inquiry, series.answer.account)
+        self._receipt.add_account(series.inquiry.symbol, series.answer.account, bars=series.bars, expected=expected)
 
     async def _copy(self, connection: Connection, series: Series) -> None:
         merger = RunMerger(CHUNK)
@@ -48,7 +51,7 @@ class Stream(Pump[Series]):
             for block in merger.feed(data):
                 await self._push(series, merger, block)
 
-        snapshot = series.question.snapshot
+        snapshot = series.inquiry.question.snapshot
         await bars.copy(connection, series.span, snapshot, take, revision_limit=MAX_REVISIONS)
         for block in merger.finish():
             await self._push(series, merger, block)
@@ -61,3 +64,10 @@ class Stream(Pump[Series]):
         await self.send(series)
         if cut:
             raise PausedError
+
+
+class AnswerStream(Stream[Series]):
+    """Sends the whole answers of many series."""
+
+    async def answer(self, connection: Connection, series: Series) -> None:
+        await self.send_whole(connection, series)
