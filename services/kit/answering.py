@@ -90,9 +90,14 @@ class Answering:
     def open_calls(self) -> int:
         return self._open
 
+    @property
+    def open_streams(self) -> int:
+        return self._limits.open_streams
+
     async def unary(self, method: Method, body: bytes, context: Context) -> bytes:
         """Answers a call of one answer."""
         call, credentials = _begin(method.name, method.scopes, context)
+        self._metrics.started(method)
         self._open += 1
         error: MdwError | None = None
         answer = b""
@@ -109,6 +114,7 @@ class Answering:
     async def stream(self, method: Method, body: bytes, context: Context) -> None:
         """Answers a call of many answers."""
         call, credentials = _begin(method.name, method.scopes, context)
+        self._metrics.started(method)
         self._open += 1
         error: MdwError | None = None
         try:
@@ -124,6 +130,7 @@ class Answering:
     async def unknown(self, path: str, context: Context) -> None:
         """Answers a call of a method that does not exist: strangers hear what they hear everywhere."""
         call, credentials = _begin(path, (), context)
+        self._metrics.started(None)
         self._open += 1
         error: MdwError = Unimplemented("METHOD_UNKNOWN", "there is no such method")
         try:
@@ -291,7 +298,7 @@ class Answering:
     def _note(self, call: Call, method: Method | None, error: MdwError | None) -> None:
         code = "OK" if error is None else status.name(error.code)
         seconds = time.monotonic() - call.start
-        self._metrics.ended(method, code, seconds, call.messages)
+        self._metrics.ended(method, code, seconds, call.messages, error.audit_reason if error is not None else "")
         fields = {
             "method": call.method,
             "code": code,

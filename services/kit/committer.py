@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import asyncpg
 from services.kit import entries
 from services.kit.db import FAILURES, is_lost
 from services.kit.errors import Unavailable
+from services.kit.exporter import Histogram
 from services.kit.log import get
 
 if TYPE_CHECKING:
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 log = get(__name__)
 
 MAX_BATCH = 512
-QUIET_TURNS = 4
+QUIET_TURNS = int(__import__("os").environ.get("QT","4"))
 """So many turns of the event loop without a new row end the gathering: under load rows arrive in nearly every turn."""
 
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = float(__import__("os").environ.get("GS","0.005"))
 COMMAND_SECONDS = 2.0
 GIVE_UP_SECONDS = 2.0
 """After this a waiting call is answered UNAVAILABLE; its row is still written when the database is back."""
@@ -38,6 +40,8 @@ SLOW_SECONDS = 1.5
 BATCHES_A_WRITER = 10_000
 """The recorder's row is hot: under a long snapshot, such as a dump, its versions pile up."""
 
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _BACKOFF = (0.05, 0.1, 0.2, 0.5)
 _TICK = 0.25
 _UNKNOWN_SEQ = "MD002"
@@ -70,6 +74,8 @@ class Committer:
         self._batches = 0
         self._seq = 0
         self.writer = uuid4()
+        self.sizes = Histogram("mdw_audit_batch_rows", "Rows of a batch of the audit log.", _SIZES)
+        self.seconds = Histogram("mdw_audit_commit_seconds", "How long a batch takes to commit.", _SECONDS)
         self.may_rotate: Callable[[], bool] = lambda: True
         """Says whether no change is open that was begun as the present writer."""
 
@@ -86,6 +92,11 @@ class Committer:
     @property
     def waiting(self) -> int:
         return len(self._queue) + len(self._flight)
+
+    def lag(self) -> float:
+        """Returns for how many seconds the oldest row has waited; may be called from any thread."""
+        oldest = [waiting.since for waiting in (*self._flight[:1], *self._queue.copy())][:1]
+        return max(0.0, time.monotonic() - oldest[0]) if oldest else 0.0
 
     def submit(self, entry: entries.Entry) -> asyncio.Future[bool]:
         """Queues a row; the future is done when it is committed, or fails with Unavailable."""
@@ -158,9 +169,11 @@ class Committer:
     def _committed(self, batch: list[Waiting], refused: frozenset[UUID]) -> None:
         self._seq += 1
         self._batches += 1
+        seconds = asyncio.get_running_loop().time() - self._flight_since
+        self.sizes.observe(len(batch))
+        self.seconds.observe(seconds)
         if self._failing:
             self._failing = False
-            seconds = asyncio.get_running_loop().time() - self._flight_since
             log.info("recorder_recovered", seconds=round(seconds, 3))
         for waiting in batch:
             if not waiting.future.done():

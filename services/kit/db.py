@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -46,6 +47,15 @@ FAILURES: tuple[type[BaseException], ...] = (*_LOST, asyncpg.InterfaceError, asy
 """All that a call into asyncpg may raise."""
 
 RELEASE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How many connections of a pool are lent, how many wait to be, and how many there may be."""
+
+    used: int
+    idle: int
+    limit: int
 
 
 class Database:
@@ -135,6 +145,11 @@ class Database:
             self.dsn, timeout=self._acquire_timeout, command_timeout=command_timeout, **options
         )
         return connection
+
+    def use(self) -> Use:
+        """Returns how far the pool is used now; may be called from any thread."""
+        idle = self._pool.get_idle_size()
+        return Use(max(0, self._pool.get_size() - idle), idle, self._pool.get_max_size())
 
     async def close(self) -> None:
         """Closes the pool within five seconds, whatever its connections do."""

@@ -36,6 +36,8 @@ class Floods:
         self._seen: dict[_Kind, int] = {}
         self._merged: dict[_Kind, _Merged] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.merged = 0
+        """Calls that share a row, since the start."""
 
     def record(self, entry: Entry) -> asyncio.Future[bool]:
         """Records a refused call, alone or merged; the future says whether its key was refused."""
@@ -76,6 +78,7 @@ class Floods:
             one = _Merged(entry._replace(peer=peer, method=method, key_id=key_id), asyncio.Future())
             self._merged[kind] = one
         one.count += entry.call_count
+        self.merged += entry.call_count
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         return one.future

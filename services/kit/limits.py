@@ -105,6 +105,11 @@ class KeyLimits:
                 "KEY_LIMIT", f"the key may make {limit:.0f} calls a second", retry_after=wait, limit=f"{limit:.0f}"
             )
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams are held by all keys; may be read from any thread."""
+        return sum(self._streams.copy().values())
+
     @contextmanager
     def stream(self, key: Principal) -> Iterator[None]:
         """Holds one of the key's streams; raises ResourceExhausted KEY_LIMIT if all are in use."""

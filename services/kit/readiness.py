@@ -47,8 +47,12 @@ class Readiness:
         self._checks[name] = _Check(verb, keep_while_away, seconds)
 
     @property
+    def ready(self) -> bool:
+        return self._health.ready
+
+    @property
     def problems(self) -> dict[str, str]:
-        return {name: check.problem for name, check in self._checks.items() if check.problem}
+        return {name: check.problem for name, check in list(self._checks.items()) if check.problem}
 
     async def check(self) -> None:
         """Runs the checks that are due, and tells the health service."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from services.kit.calls import Call
     from services.kit.db import Connection, Database
+    from services.kit.exporter import Histogram
 
 log = get(__name__)
 
@@ -68,6 +69,15 @@ class Recorder:
     def waiting(self) -> int:
         """How many rows wait for their commit."""
         return self._committer.waiting
+
+    @property
+    def histograms(self) -> tuple[Histogram, Histogram]:
+        """Sizes of the batches, and how long each took to commit."""
+        return self._committer.sizes, self._committer.seconds
+
+    def lag(self) -> float:
+        """Returns for how many seconds the oldest row has waited; may be called from any thread."""
+        return self._committer.lag()
 
     async def start(self) -> asyncio.Task[None]:
         """Starts the committer; the task ends only by `close` or by a bug, which should end the process."""

@@ -15,6 +15,7 @@ from services.kit.errors import Unavailable
 from services.kit.health import Health
 from services.kit.limits import KeyLimits, PeerThrottle
 from services.kit.log import get, protect_foreign_loggers
+from services.kit.measuring import measure_audit, measure_calls, measure_pools, measure_readiness
 from services.kit.methods import methods_of
 from services.kit.metrics import Metrics
 from services.kit.readiness import Readiness
@@ -92,7 +93,11 @@ class Server:
         self._closers: list[Callable[[], Any]] = []
         self._port = 0
         self.health_port = 0
+        self.metrics_port = 0
+        self.pools = {"calls": db}
+        """The pools whose use is exported, by name; services add theirs."""
         self._add_checks(authenticator)
+        self._measure()
 
     def add(self, servicer: object, service: ServiceDescriptor) -> None:
         """Serves a contract; raises UndeclaredError if one of its methods has no scopes."""
@@ -193,7 +198,9 @@ class Server:
             self.health_port = server.add_insecure_port(self.settings.health_address)
             await server.start()
         if self.settings.metrics_address:
-            self._closers.append(self.metrics.serve(self.settings.metrics_address))
+            scraped = self.metrics.serve(self.settings.metrics_address)
+            self._closers.append(scraped.stop)
+            self.metrics_port = scraped.port
 
     async def _verify(self) -> None:
         version = await wait_for_schema(self.db, self._schema, self.settings.schema_wait_seconds)
@@ -205,6 +212,13 @@ class Server:
         self.background.add("readiness", self.readiness.run)
         self.background.start()
         log.info("serving", service=self.service, port=self._port, schema=version)
+
+    def _measure(self) -> None:
+        self.metrics.about(self.service)
+        measure_readiness(self.metrics, self.readiness)
+        measure_calls(self.metrics, self.answering)
+        measure_audit(self.metrics, self.recorder)
+        measure_pools(self.metrics, lambda: self.pools)
 
     def _add_checks(self, authenticator: Authenticator) -> None:
         async def database() -> str:
