@@ -24,17 +24,20 @@ _TABLES = {
         last_write_id
     """,
     "ingest.rejected_bars": "reject_id symbol_id ticker timeframe ts reason raw first_seen last_seen",
-    "ingest.writes": "write_id commit_time high open",
+    "ingest.writes": "write_id symbol_id timeframe min_ts max_ts commit_time high open",
     "ingest.bars": "ts open high low close vwap volume symbol_id trade_count write_id timeframe flags",
     "ingest.bar_revisions": """
         ts open high low close vwap volume symbol_id trade_count write_id ended_write_id timeframe flags
+    """,
+    "ingest.actions": """
+        write_id ended_write_id symbol_id ex_date kind flags split_from split_to cash_amount currency
     """,
     "ingest.requests": "key_id method request_id request_hash answer create_time",
     "ingest.token_key": "secret",
 }
 
 SCHEMA = RequiredSchema(
-    version=5,
+    version=7,
     columns=tuple(f"{table}.{column}" for table, columns in _TABLES.items() for column in columns.split()),
     functions=("auth.record_calls", "auth.change_committed", "ingest.finish", "ingest.slice_wanted"),
 )
