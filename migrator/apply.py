@@ -29,7 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', $1, true), pg_current_xact_id()::text"
-XID = "SELECT pg_current_xact_id()::text"
+IS_AS_IT_WAS = f"SELECT pg_current_xact_id()::text = $2 AS same, ({lock.HELD}) AS held"
 # Deferred constraints are judged here, where the file is still named; then the session is as it began.
 SETTLE = "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 
@@ -77,14 +77,21 @@ async def _attempt(conn: asyncpg.Connection, migration: Migration, options: Opti
     xid = await conn.fetchval(SET_LOCK_TIMEOUT, f"{options.lock_timeout_ms}ms", column=1)
     await conn.execute(migration.sql)
     await conn.execute(SETTLE)
-    if await conn.fetchval(XID) != xid:
-        raise _escaped(migration)
-    if not await lock.is_held(conn):
-        raise SqlFailed.of(migration.file, "released the migrator's lock; the file was undone")
+    await _require_as_it_was(conn, migration, xid)
     milliseconds = int((time.monotonic() - started) * 1000)
     await history.record(conn, migration, history.APPLIED, milliseconds)
     await _commit(conn)
     return milliseconds
+
+
+async def _require_as_it_was(conn: asyncpg.Connection, migration: Migration, xid: str) -> None:
+    """Raises SqlFailed where the file left the transaction that it was begun in, or gave the lock away."""
+    row = await conn.fetchrow(IS_AS_IT_WAS, lock.KEY, xid)
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    if not row["same"]:
+        raise _escaped(migration)
+    if not row["held"]:
+        raise SqlFailed.of(migration.file, "released the migrator's lock; the file was undone")
 
 
 async def _commit(conn: asyncpg.Connection) -> None:

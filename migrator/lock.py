@@ -22,6 +22,7 @@ POLL = 0.05
 SAY_EVERY = 5.0
 
 TRY = "SELECT pg_try_advisory_lock($1)"
+# A file can give the lock away, with pg_advisory_unlock_all().
 HELD = """
 SELECT EXISTS (
   SELECT FROM pg_locks
@@ -51,11 +52,6 @@ async def acquire(conn: asyncpg.Connection, wait: float, say: Callable[[str], No
             say(f"waiting for another migrator ({now - started:.0f} s): {await holder(conn)}")
             say_at = now + SAY_EVERY
         await asyncio.sleep(POLL)
-
-
-async def is_held(conn: asyncpg.Connection) -> bool:
-    """Whether this session still has the lock; a file can give it away with pg_advisory_unlock_all()."""
-    return bool(await conn.fetchval(HELD, KEY))
 
 
 async def holder(conn: asyncpg.Connection) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,10 @@ exit codes:  0 done   1 a file's SQL failed   2 bad files or usage   3 files are
 """
 
 
+# A width of its own: to ask for the terminal's, argparse imports half of the archive formats.
+FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=118, max_help_position=24)
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads a command line; ends the process with 2, and says why, where it is none."""
     arguments = list(arguments)
@@ -36,13 +41,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m migrator",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=FORMATTER,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     chosen = [name for name in COMMANDS if arguments[:1] == [name]]
     for name in chosen or COMMANDS:  # to build all of them takes longer than most runs' own work
         text, add = COMMANDS[name]
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=FORMATTER
+        )
         command.set_defaults(module=f"command_{name.replace('-', '_')}", needs_database=name != "new-key")
         _shared(command)
         add(command)
