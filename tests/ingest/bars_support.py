@@ -95,7 +95,8 @@ async def direct_bars(database):
 class Bars:
     """Calls the service with its key."""
 
-    def __init__(self, channel, secret):
+    def __init__(self, channel, secret, target):
+        self.target = target
         self.stub = bars_pb2_grpc.BarServiceStub(channel)
         self.metadata = with_key(secret)
 
@@ -151,4 +152,4 @@ async def bars_serving(database):
         server.prepare(reader.prepare)
         server.on_close(channel.close)
         async with serving(server) as target, grpc.aio.insecure_channel(target) as own:
-            yield Bars(own, await make_key(database, "bars.read"))
+            yield Bars(own, await make_key(database, "bars.read"), target)
