@@ -23,6 +23,7 @@ from services.ingest.store import parts, slices
 from services.ingest.store.endings import begin_backfills, finish_backfills, pause_backfills
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.store.refused import Reject
+from services.ingest.tally import Tally
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -74,6 +75,7 @@ class Fetcher:
         limiter: Limiter,
         calendars: Mapping[str, Sessions],
         patience: Patience | None = None,
+        tally: Tally | None = None,
         today: Callable[[], date] = today,
     ) -> None:
         self._db = db
@@ -81,6 +83,7 @@ class Fetcher:
         self._limiter = limiter
         self._calendars = calendars
         self._patience = patience or Patience()
+        self._tally = tally or Tally()
         self._today = today
         self._request: asyncio.Task[tuple[Claim, Page]] | None = None
         self._interrupted = False
@@ -136,11 +139,15 @@ class Fetcher:
     async def _advance(self, claim: Claim, grant: Grant) -> None:
         span = self._span(claim)
         claim, page = await self._fetch(claim, span, grant)
-        written = await parts.write(self._db, read_page(claim, span, page))
+        part = read_page(claim, span, page)
+        with self._tally.writing():
+            written = await parts.write(self._db, part)
         self.troubles = 0
         if written is None:
+            self._tally.lease_losses += 1
             log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
             return
+        self._tally.part(claim.key.timeframe, written)
         log.info(
             "part_written",
             slice=claim.slice_id,
@@ -174,7 +181,8 @@ class Fetcher:
 
         async def ask() -> tuple[Claim, Page]:
             question = Question(claim.provider_ticker, span.timeframe, span.start_ms, span.end_ms)
-            page = await self._polygon.page(question, sent_by=grant.sent_by, again=again)
+            with self._tally.asking():
+                page = await self._polygon.page(question, sent_by=grant.sent_by, again=again)
             return claim, page
 
         self._request = asyncio.ensure_future(ask())
@@ -215,6 +223,7 @@ class Fetcher:
         found = await slices.give_up(
             self._db, claim, state=state, reason=reason, first=date_of(first), end=date_of(end), cursor=cursor
         )
+        self._tally.ended(found)
         log.warning("slice_given_up", slice=claim.slice_id, ticker=claim.provider_ticker, state=found, reason=reason)
         if found in slices.ENDED:
             await finish_backfills(self._db, claim.slice_id)

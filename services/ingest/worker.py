@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,19 @@ from services.ingest.owners import is_gone, my_name
 from services.ingest.polygon import Polygon
 from services.ingest.store import sessions, slices
 from services.ingest.store.limiter import Limiter
+from services.ingest.tally import Tally
 from services.ingest.worker_settings import WorkerSettings
 from services.kit import log as logging
 from services.kit.background import Background
 from services.kit.db import Database
 from services.kit.errors import Unavailable
+from services.kit.exporter import Exporter
+from services.kit.measuring import measure_pools
 from services.kit.schema import RequiredSchema, SchemaError, wait_for_schema
 from services.kit.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from services.ingest.calendar import Sessions
 
@@ -53,12 +57,20 @@ class Worker:
     """Takes slices until it is stopped."""
 
     def __init__(
-        self, *, db: Database, fetcher: Fetcher, limiter: Limiter, lease: timedelta, owner: str | None = None
+        self,
+        *,
+        db: Database,
+        fetcher: Fetcher,
+        limiter: Limiter,
+        lease: timedelta,
+        owner: str | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._db = db
         self._fetcher = fetcher
         self._limiter = limiter
         self._lease = lease
+        self._tally = tally or Tally()
         self._owner = owner or my_name()
         self._stopping = asyncio.Event()
         self._disturbed = False
@@ -72,13 +84,16 @@ class Worker:
     async def run(self) -> None:
         """Works until stopped; survives a database that is away, and whatever else a step may fail with."""
         while not self._stopping.is_set():
+            self._tally.step()
             try:
                 wait = await self.step()
             except Unavailable as error:
                 log.warning("database_away", error=error.message)
+                self._tally.steps_failed += 1
                 wait, self._disturbed = error.retry_after, True
             except Exception:
                 log.exception("step_failed")
+                self._tally.steps_failed += 1
                 wait, self._disturbed = 1.0, True
             if wait:
                 await self._pause(wait)
@@ -92,6 +107,7 @@ class Worker:
             return IDLE_SECONDS
         grant = await self._limiter.take()
         if grant is None:
+            self._tally.limiter_waits += 1
             return min(max(await self._limiter.wait(), 0.01), _LONGEST_LIMIT_WAIT)
         claim = await slices.claim(self._db, self._owner, self._lease)
         if claim is None:
@@ -105,6 +121,7 @@ class Worker:
         """Frees slices of workers that are lost; returns how many."""
         freed = await slices.free_lost(self._db, is_gone)
         if freed:
+            self._tally.slices_freed += freed
             log.warning("slices_freed", count=freed)
         return freed
 
@@ -130,27 +147,80 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
         timeout=settings.request_seconds,
         page_bars=settings.polygon_page_bars,
     )
-    background, loop = Background(), asyncio.get_running_loop()
+    tally = Tally()
+    stop = _Stop()
+    scraped = _exporter(db, tally).serve(settings.metrics_address) if settings.metrics_address else None
     try:
-        await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
-        limiter = Limiter(db, settings.polygon_requests_per_minute)
-        calendars = await _read_once(db, limiter)
-        fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars)
-        worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=timedelta(seconds=settings.lease_seconds))
-        for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, worker.stop)
-        background.every(REAP_SECONDS, "reap", worker.reap)
-        background.start()
-        log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
+        with stop.on_signals():
+            await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
+            limiter = Limiter(db, settings.polygon_requests_per_minute)
+            calendars = await _read_once(db, limiter)
+            fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars, tally=tally)
+            lease = timedelta(seconds=settings.lease_seconds)
+            worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally)
+            stop.gently(worker)
+            log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
+            await _work(worker, ready)
+    finally:
+        await polygon.close()
+        await db.close()
+        if scraped is not None:
+            scraped.stop()
+    log.info("worker_stopped")
+
+
+async def _work(worker: Worker, ready: Callable[[Worker], None]) -> None:
+    background = Background()
+    background.every(REAP_SECONDS, "reap", worker.reap)
+    background.start()
+    try:
         ready(worker)
         await worker.run()
     finally:
-        for number in _STOP_SIGNALS:
-            loop.remove_signal_handler(number)
         await background.stop()
-        await polygon.close()
-        await db.close()
-    log.info("worker_stopped")
+
+
+class _Stop:
+    """What SIGTERM and SIGINT do: a worker ends its part first; before there is one, the process ends at once."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._task = asyncio.current_task()
+        self._told = False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._told or self._worker is not None or self._task is None:
+                raise
+            self._task.uncancel()
+        finally:
+            for number in _STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def gently(self, worker: Worker) -> None:
+        """From now on the worker is told."""
+        self._worker = worker
+
+    def _stop(self) -> None:
+        self._told = True
+        if self._worker is not None:
+            self._worker.stop()
+        elif self._task is not None:
+            self._task.cancel()
+
+
+def _exporter(db: Database, tally: Tally) -> Exporter:
+    exporter = Exporter()
+    exporter.about("worker")
+    measure_pools(exporter, lambda: {"worker": db})
+    tally.export(exporter)
+    return exporter
 
 
 @retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(0.5))

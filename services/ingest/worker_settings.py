@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.ingest.polygon import PAGE_BARS
-from services.kit.settings import Settings, SettingsError, secret
+from services.kit.settings import Settings, SettingsError, check_address, secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class WorkerSettings(Settings):
     lease_seconds: float = 60.0
     """A slice whose worker is silent for so long goes to another; longer than an answer and its part take."""
     request_seconds: float = 30.0
+    metrics_address: str = ""
     log_level: str = "INFO"
     log_format: str = ""
 
@@ -37,6 +38,8 @@ class WorkerSettings(Settings):
             raise SettingsError(f"POLYGON_PAGE_BARS: {self.polygon_page_bars} is not between 1 and {PAGE_BARS}")
         if not 0 < self.request_seconds < self.lease_seconds:
             raise SettingsError("REQUEST_SECONDS: must be above 0 and below LEASE_SECONDS")
+        if self.metrics_address:
+            check_address("METRICS_ADDRESS", self.metrics_address)
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise SettingsError(f"LOG_LEVEL: {self.log_level!r} is none of DEBUG, INFO, WARNING, ERROR")
         if self.log_format not in ("", "json", "console"):

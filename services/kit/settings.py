@@ -78,10 +78,10 @@ class ServiceSettings(Settings):
 
     def check(self) -> None:
         super().check()
-        _check_address("LISTEN_ADDRESS", self.listen_address)
+        check_address("LISTEN_ADDRESS", self.listen_address)
         for name in ("health_address", "metrics_address"):
             if getattr(self, name):
-                _check_address(name.upper(), getattr(self, name))
+                check_address(name.upper(), getattr(self, name))
         _check_range("POOL_SIZE", self.pool_size, 2, 100)
         _check_range("SCHEMA_WAIT_SECONDS", self.schema_wait_seconds, 0, 86_400)
         _check_range("DRAIN_SECONDS", self.drain_seconds, 0, 600)
@@ -140,7 +140,8 @@ def is_loopback(address: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.") or address.startswith("unix:")
 
 
-def _check_address(name: str, address: str) -> None:
+def check_address(name: str, address: str) -> None:
+    """Raises SettingsError unless an address is host:port or unix:path."""
     if address.startswith("unix:"):
         return
     host, _, port = address.rpartition(":")

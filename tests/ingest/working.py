@@ -139,6 +139,7 @@ class Desk:
         lease = options.pop("lease", timedelta(seconds=60))
         owner = options.pop("owner", "this process")
         patience, today = options.pop("patience", AT_ONCE), options.pop("today", None)
+        tally = options.pop("tally", None)
         polygon = Polygon(base_url, "replay", **{"wait": 0.001, **options})
         fetcher = Fetcher(
             db=self.db,
@@ -146,6 +147,7 @@ class Desk:
             limiter=limiter,
             calendars=await sessions.load(self.db),
             patience=patience,
+            tally=tally,
             **({"today": today} if today else {}),
         )
         worker = Worker(db=self.db, fetcher=fetcher, limiter=limiter, lease=lease, owner=owner)
