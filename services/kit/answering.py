@@ -81,6 +81,7 @@ class Answering:
         self._metrics = metrics
         self._throttle = throttle
         self._open = 0
+        self._loop = asyncio.get_running_loop()
         self._lines = CallLines()
         self.ready: Callable[[], bool] = lambda: True
         """False until the schema is verified: calls are answered UNAVAILABLE."""
@@ -139,8 +140,15 @@ class Answering:
             error = self._judge(call, raised)
         await self._end(call, None, context, error)
 
-    def unread(self, path: str) -> None:
-        """Counts a call that gRPC itself ended before any handler ran: an oversized body, a reset."""
+    def unread_soon(self, path: str) -> None:
+        """Counts a call that gRPC itself ended before any handler ran: an oversized body, a reset.
+
+        Called by the interpreter when it drops a handler, so in any place and any thread.
+        """
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._unread, path)
+
+    def _unread(self, path: str) -> None:
         call = Call(method=path.rpartition("/")[2])
         self._recorder.floods.count(entries.entry(call, Cancelled.code, "REQUEST_UNREAD"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from services.kit.server import Server
 
 EXIT_USAGE = 2
+COLLECT_AFTER = 20_000
 
 Kind = TypeVar("Kind", bound=ServiceSettings)
 
@@ -38,4 +40,8 @@ def serve(kind: type[Kind], build: Callable[[Kind], Awaitable[Server]]) -> int:
 
 async def _serve(settings: Kind, build: Callable[[Kind], Awaitable[Server]]) -> int:
     server = await build(settings)
+    # What is loaded by now stays: the collector need not walk it again for every few hundred calls (3 % of their CPU).
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 50)
     return await server.run()

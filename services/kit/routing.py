@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -60,14 +59,13 @@ class Router(grpc.GenericRpcHandler):
 class _Ticket:
     """Dies with the handler; unused, it says that gRPC ended the call itself (an oversized body, a reset)."""
 
-    __slots__ = ("_answering", "_loop", "_path", "used")
+    __slots__ = ("_answering", "_path", "used")
 
     def __init__(self, answering: Answering, path: str) -> None:
         self._answering = answering
         self._path = path
-        self._loop = asyncio.get_running_loop()
         self.used = False
 
     def __del__(self) -> None:
-        if not self.used and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._answering.unread, self._path)
+        if not self.used:
+            self._answering.unread_soon(self._path)
