@@ -43,8 +43,9 @@ async def ensure_admin_key(
     changes: Changes, options: argparse.Namespace, environ: Mapping[str, str], *, terminal: bool
 ) -> AdminKey:
     """Registers the given key, finds the present one, or makes one for a file or for the terminal."""
-    if environ.get(VARIABLE):
-        return await _given(changes, environ[VARIABLE])
+    given = environ.get(VARIABLE, "").strip()  # a Secret made from a file ends with a line feed
+    if given:
+        return await _given(changes, given)
     present = None if options.new_admin_key else await permanent_admin(changes)
     if present is not None:
         return _present(present, options.key_file)

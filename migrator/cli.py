@@ -8,13 +8,15 @@ import signal
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from migrator.errors import BadFiles, Exit, MigratorError
+from migrator.errors import BadFiles, MigratorError, TryAgain
 from migrator.output import Output
 from migrator.usage import URL_HELP, parse
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from migrator.errors import Exit
 
     Command = Callable[[argparse.Namespace, Output, str], Awaitable[Exit]]
 
@@ -36,11 +38,9 @@ async def execute(options: argparse.Namespace, environ: Mapping[str, str]) -> in
     try:
         return int(await task)
     except MigratorError as error:
-        output.error(error)
-        return int(error.exit_code)
+        return output.error(error)
     except asyncio.CancelledError:
-        output.note("interrupted: nothing is half-done, run it again")
-        return int(Exit.TRY_AGAIN)
+        return output.error(TryAgain.of("", "interrupted", "run it again: it goes on where this run ended"))
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)

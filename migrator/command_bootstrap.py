@@ -72,7 +72,7 @@ class Bootstrap:
         self._log_made(self.admin.key)
         lines = [f"admin: {self.admin.key.preview}.. {self.admin.what_happened}"]
         for variable, (display_name, scopes) in SERVICE_KEYS.items():
-            secret = self.environ.get(variable, "")
+            secret = self.environ.get(variable, "").strip()
             if not secret:
                 lines.append(f"{display_name}: {variable} is not set, so this service has no key yet")
                 continue
@@ -145,10 +145,10 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
 
 def refuse_shared_keys(environ: Mapping[str, str]) -> None:
     """Raises BadFiles where one secret is given for two purposes: it would have the scopes of whichever came first."""
-    names = [name for name in ("MDW_ADMIN_KEY", *SERVICE_KEYS) if environ.get(name)]
+    names = [name for name in ("MDW_ADMIN_KEY", *SERVICE_KEYS) if environ.get(name, "").strip()]
     secrets: dict[str, str] = {}
     for name in names:
-        first = secrets.setdefault(environ[name], name)
+        first = secrets.setdefault(environ[name].strip(), name)
         if first != name:
             raise BadFiles.of(name, f"holds the same key as {first}", "make one a purpose: python -m migrator new-key")
 

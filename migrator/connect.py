@@ -20,10 +20,16 @@ MINIMUM_SERVER = 150000
 
 READER = {"application_name": "mdw-migrator"}
 # Start-up settings, because RESET ALL after each file goes back to these and to nothing else.
-# The connection check lets the server notice a killed migrator within a second, and free its locks.
 SESSION = {
     **READER,
+    # What a file means, and what the catalog prints, must not hang on a role's or a database's own settings.
     "search_path": "public",
+    "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    # The server notices a killed migrator within a second, also in the middle of a statement, and frees its locks.
     "client_connection_check_interval": "1000",
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -126,8 +132,9 @@ async def _open(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
         raise BadFiles.of("", f"a connection pooler answered: {error}", POOLER_HINT) from error
     except FATAL as error:
         raise BadFiles.of("", f"the database refuses the connection: {_plain(error)}") from error
-    except ValueError as error:
-        raise BadFiles.of("", f"the database URL is not understood: {error}") from None
+    except ValueError:  # its text may hold what was taken for a port, and was a piece of the password
+        hint = "it begins with postgresql://, and a password's @ : / are written %40 %3A %2F"
+        raise BadFiles.of("", "the database URL is not understood", hint) from None
 
 
 async def look(conn: asyncpg.Connection) -> Server:

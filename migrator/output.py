@@ -32,13 +32,14 @@ class Output:
         """Gives the answer, in one of its two forms."""
         print(_dumps(fields) if self.json else text, flush=True)
 
-    def error(self, error: MigratorError) -> None:
-        """Gives the reasons for an exit code other than 0."""
+    def error(self, error: MigratorError) -> int:
+        """Gives the reasons for an exit code other than 0, and returns it."""
         if self.json:
             problems = [problem.as_dict() for problem in error.problems]
             print(_dumps({"exit_code": int(error.exit_code), "problems": problems}), flush=True)
         else:
             print(f"migrator: {error}", file=sys.stderr, flush=True)
+        return int(error.exit_code)
 
 
 def _dumps(fields: dict[str, Any]) -> str:

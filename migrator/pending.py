@@ -38,13 +38,17 @@ WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'migrator')
 ORDER BY 1
 LIMIT 6
 """
+MAY_RECORD = "SELECT has_table_privilege('migrator.history', 'INSERT')"
 SHOWN = 5
 
 
 async def apply_pending(run: Run, conn: asyncpg.Connection, server: connect.Server, plan: Plan) -> Plan:
     """Applies what is pending, and returns the plan it followed: the one that was made under the lock."""
     check(plan.pending)
-    connect.require_writable(server, first_run=not plan.applied)
+    connect.require_writable(server, first_run=not server.has_history)
+    if server.has_history and not await conn.fetchval(MAY_RECORD):
+        hint = "run it as the role that owns the schema"
+        raise BadFiles.of("", f"role {server.role} may not write migrator.history", hint)
     await lock.acquire(conn, run.options.lock_wait, run.say)
     plan = await _prepare(run, conn)
     watch = Watch(run.dsn)

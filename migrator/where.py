@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from migrator.errors import Problem
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from migrator.files import Migration
 
 SHOWN = 110
+SEARCH_FOR = 30.0  # seconds
+HINTS = {
+    "42501": "let an administrator do this, or grant it to the migrator's role; then run it again",
+    "57014": "a statement_timeout that the file sets ended it",
+}
 
 
 async def failed_at(
@@ -23,21 +29,25 @@ async def failed_at(
     offset = int(position) - 1 if position else None
     if offset is None:
         offset = await _search(conn, migration, error) if search else scan(migration.sql).statements[0].start
+    hint = getattr(error, "hint", None) or HINTS.get(error.sqlstate, "")
     text = f"{error.message} ({error.sqlstate})"
     details = [f"  {name}: {value}" for name in ("detail", "context") if (value := getattr(error, name, None))]
     if offset is None:
-        return Problem(migration.file, "\n".join([text, *details]), getattr(error, "hint", None) or "")
+        return Problem(migration.file, "\n".join([text, *details]), hint)
     line, column = line_and_column(migration.sql, offset)
     shown = _show(migration.sql.splitlines()[line - 1], line, column)
     where = f"{migration.file}:{line}:{column}"
-    return Problem(where, "\n".join([text, *shown, *details]), getattr(error, "hint", None) or "")
+    return Problem(where, "\n".join([text, *shown, *details]), hint)
 
 
 async def _search(conn: asyncpg.Connection, migration: Migration, error: asyncpg.PostgresError) -> int | None:
     """Finds a statement whose error has no position (a duplicate key, say): runs them singly, and undoes them."""
     await conn.execute("BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '100ms'")
     try:
+        deadline = time.monotonic() + SEARCH_FOR
         for statement in scan(migration.sql).statements:
+            if time.monotonic() > deadline:
+                break
             try:
                 await conn.execute(migration.sql[statement.start : statement.end])
             except type(error):

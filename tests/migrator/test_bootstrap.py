@@ -180,7 +180,7 @@ async def test_the_admin_key_may_come_from_the_environment(
     url: str, conn: asyncpg.Connection, command: Command
 ) -> None:
     secret = keys.new_secret()
-    first = await command(url, "bootstrap", MDW_ADMIN_KEY=secret)
+    first = await command(url, "bootstrap", MDW_ADMIN_KEY=secret + "\n")
     again = await command(url, "bootstrap", MDW_ADMIN_KEY=secret)
     assert (first.code, again.code) == (0, 0)
     assert secret not in first.out + first.err + again.out + again.err

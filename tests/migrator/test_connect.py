@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
 from migrator.connect import Server, require_writable
-from migrator.errors import BadFiles, TryAgain
+from migrator.errors import BadFiles, SqlFailed, TryAgain
 from migrator.options import Options
 from migrator.runner import up
 from tests.migrator.proxy import Proxy
@@ -124,9 +124,11 @@ async def test_a_pooler_that_shares_sessions_is_recognised_by_its_pid(
     assert not await exists(conn, "a")
 
 
-async def test_a_url_that_is_none_is_refused(one: Folder) -> None:
-    with pytest.raises(BadFiles, match="URL is not understood"):
-        await up("mysql://me@127.0.0.1/db", one.path, options=QUICK)
+@pytest.mark.parametrize("url", ["mysql://me:secret@127.0.0.1/db", "postgresql://me:se@127.0.0.1:cret/db"])
+async def test_a_url_that_is_none_is_refused_and_not_repeated(one: Folder, url: str) -> None:
+    with pytest.raises(BadFiles, match="URL is not understood") as caught:
+        await up(url, one.path, options=QUICK)
+    assert "cret" not in str(caught.value)
 
 
 async def test_a_standby_is_refused(tmp_path: Path, one: Folder) -> None:
@@ -160,6 +162,41 @@ async def test_a_role_that_may_not_create_is_told_the_grant_it_lacks(
     with pytest.raises(BadFiles, match="role mdw_auth_login may not create schemas") as caught:
         await up(postgres.url(name, "mdw_auth_login"), one.path)
     assert f"GRANT CREATE ON DATABASE {name} TO mdw_auth_login" in str(caught.value)
+
+
+async def test_a_role_that_may_not_record_is_refused_before_anything_runs(
+    postgres: PostgresServer, empty_database: str, one: Folder
+) -> None:
+    await up(empty_database, one.path)
+    one.add("0002_b.sql", "CREATE TABLE b ()")
+    with pytest.raises(BadFiles, match=r"role mdw_auth_login may not write migrator\.history"):
+        await up(postgres.url(empty_database.rpartition("/")[2], "mdw_auth_login"), one.path)
+
+
+async def test_a_privilege_that_a_file_lacks_comes_with_what_to_do(empty_database: str, folder: Folder) -> None:
+    folder.add("0001_a.sql", "CREATE TABLE a ();\nCREATE ROLE mdw_nobody;")
+    with pytest.raises(SqlFailed) as caught:
+        await up(empty_database, folder.path)
+    assert "0001_a.sql:2:1: permission denied to create role (42501)" in str(caught.value)
+    assert "let an administrator do this" in str(caught.value)
+
+
+async def test_settings_of_a_database_do_not_change_what_a_file_means(
+    postgres: PostgresServer,
+    empty_database: str,
+    folder: Folder,
+    conn: asyncpg.Connection,
+    connect: Callable[..., Awaitable[asyncpg.Connection]],
+) -> None:
+    admin = await connect(postgres.admin_url)
+    name = empty_database.rpartition("/")[2]
+    for setting in ("timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "standard_conforming_strings = off"):
+        await admin.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    folder.add("0001_a.sql", r"CREATE TABLE a AS SELECT timestamptz '02/03/2026 00:00' AS at, 'a\b' AS text")
+    await up(empty_database, folder.path)
+    found = await conn.fetchrow("SELECT at = '2026-02-03T00:00Z' AS at, length(text) AS length FROM a")
+    assert found is not None
+    assert tuple(found) == (True, 3)
 
 
 def test_a_server_that_is_too_old_is_refused() -> None:

@@ -88,7 +88,7 @@ async def test_a_signal_in_a_file_undoes_it_at_once(
     _, err = await process.communicate()
     assert time.monotonic() - asked < FREE_WITHIN
     assert process.returncode == 75
-    assert b"interrupted: nothing is half-done" in err
+    assert b"interrupted\n  hint: run it again" in err
     assert await until(lambda: lock_is_free(conn), within=FREE_WITHIN)
     assert await applied(conn) == [1]
     assert not await exists(conn, "b")
