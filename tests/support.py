@@ -153,6 +153,10 @@ class Process:
         port = next(event["port"] for event in self.events if event["event"] == "listening")
         return f"127.0.0.1:{port}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def event(self, name: str, seconds: float = 20.0) -> dict[str, Any]:
         """Waits for a line of the log."""
         async with asyncio.timeout(seconds), self._changed:
