@@ -8,11 +8,13 @@ from mdw.ingest.v1 import bars_pb2, ingest_pb2
 from mdw_client.channel import aio_channel
 from services.ingest.bar_servicer import BarServicer
 from services.ingest.housekeeping import Housekeeping
+from services.ingest.overview import Overview
 from services.ingest.reading.reader import Reader
 from services.ingest.required import SCHEMA
 from services.ingest.servicer import IngestServicer
 from services.ingest.settings import IngestSettings
 from services.ingest.store.jobs import Jobs
+from services.ingest.store.overview import OverviewStore
 from services.ingest.store.rejects import Rejects
 from services.ingest.store.starts import Starts
 from services.ingest.store.steering import Steering
@@ -81,6 +83,9 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)
+    overview = Overview(OverviewStore(db), requests_per_minute=settings.polygon_requests_per_minute)
+    overview.export(server.metrics)
+    overview.add_to(server.background)
     housekeeping = Housekeeping(
         db=db,
         rejects=rejects,
