@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from migrator.errors import TryAgain
 from migrator.files import Migration
 from migrator.history import STARTED, record
 from migrator.runner import up
+from tests.migrator.conftest import REPOSITORY
 from tests.migrator.proxy import Proxy
 from tests.migrator.support import applied, exists, lock_is_free, running, until
 
@@ -257,3 +259,19 @@ async def test_an_index_of_that_name_that_was_there_before_is_an_error(empty_dat
     await up(empty_database, folder.add("0001_t.sql", ROWS + "; CREATE INDEX t_n ON t (n)").path)
     with pytest.raises(Exception, match="already exists"):
         await up(empty_database, folder.add("0002_i.sql", INDEX).path)
+
+
+SIGNALLED_WHILE_IMPORTING = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "migrator.cli":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Finder())
+runpy.run_module("migrator", run_name="__main__")
+"""
+
+
+async def test_a_signal_before_anything_began_is_one_to_try_again() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SIGNALLED_WHILE_IMPORTING, cwd=REPOSITORY)
+    assert await process.wait() == 75
