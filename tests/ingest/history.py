@@ -24,6 +24,12 @@ INSERT INTO ingest.bar_revisions (ts, open, high, low, close, vwap, volume, symb
 SELECT ts, open, high, low, close, vwap, volume, symbol_id, trade_count, write_id, $4, timeframe, flags
 FROM old
 """
+CORRECT = """
+INSERT INTO ingest.bars
+SELECT ts, open, high, low, close + 0.01, vwap, volume, symbol_id, trade_count, $1, timeframe, flags
+FROM ingest.bar_revisions
+WHERE ended_write_id = $1
+"""
 SETTLE_SERIES = """
 UPDATE ingest.series s
 SET bars = b.bars, first_ts = b.first_ts, last_ts = b.last_ts, last_write_id = $3, asked = coalesce($4, s.asked)
@@ -84,6 +90,11 @@ class Write:
         await self.conn.execute(RETIRE, self.symbol_id, self.timeframe, times, self.write_id)
         records = [row.record(self.symbol_id, self.timeframe, self.write_id) for row in put]
         await self.conn.copy_records_to_table("bars", schema_name="ingest", records=records)
+
+    async def correct(self, times):
+        """Gives the bars at these times another close."""
+        await self.conn.execute(RETIRE, self.symbol_id, self.timeframe, times, self.write_id)
+        await self.conn.execute(CORRECT, self.write_id)
 
     async def finish(self, asked=None):
         span = (min(self._touched), max(self._touched)) if self._touched else (None, None)
