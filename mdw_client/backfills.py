@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mdw.ingest.v1 import ingest_pb2 as pb
 from mdw_client import words
-from mdw_client.calls import Call, Pages, Part, R, listing, operation, subscription
+from mdw_client.calls import Call, Pages, Part, R
 from mdw_client.errors import ConfigurationError
+from mdw_client.methods import listing, operation, subscription
 from mdw_client.symbols import Ticker, named
 
 if TYPE_CHECKING:

@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Self, TypedDict, Unpack, overload
 
 from mdw.ingest.v1 import bars_pb2 as pb
+from mdw.type.v1 import type_pb2
 from mdw_client import words
-from mdw_client.calls import Asynchronous, Blocking, Call, Method, P, Pages, Part, R, collection, listing, operation
+from mdw_client.calls import Asynchronous, Blocking, Call, Pages, Part, R
 from mdw_client.errors import ConfigurationError
 from mdw_client.frames import Bars
+from mdw_client.methods import Method, P, collection, listing, operation, procedure
+from mdw_client.mirror import Mirror
 from mdw_client.parquet import ParquetFile, Saved
+from mdw_client.reader import Reader
 from mdw_client.symbols import Ticker, named
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from mdw_client.columns import Chunk, Message
+    from mdw_client.columns import Chunk
     from mdw_client.words import Time, Word
 
 _RPC = "/mdw.ingest.v1.BarService/"
-STREAM = _RPC + "StreamBars"
 Tickers = Ticker | Iterable[Ticker]
 
 
@@ -39,43 +40,14 @@ class Choices(TypedDict, total=False):
     strict: bool
 
 
-class Reader:
-    """Reads one answer of StreamBars to its end, over as many calls as it takes.
+class Mirrored(TypedDict, total=False):
+    """What else a mirror may be of."""
 
-    A stream that broke is asked for again in the `as_of` of its first message, which gives the same bars in the same
-    order, and what was received before is passed over.
-    """
-
-    method = STREAM
-
-    def __init__(self, request: pb.StreamBarsRequest) -> None:
-        self._request = request
-        self._last: dict[int, np.datetime64 | None] = {}
-        self.receipt = pb.Receipt()
-        self.unresolved: list[pb.UnresolvedSymbol] = []
-
-    def request(self) -> pb.StreamBarsRequest:
-        return self._request
-
-    def take(self, message: Message) -> Iterable[Chunk]:
-        rest = message.rest
-        if rest.HasField("as_of"):
-            self._request.as_of.CopyFrom(rest.as_of)
-            self.unresolved = list(rest.unresolved)
-        if rest.HasField("receipt"):
-            self.receipt = rest.receipt
-        if message.chunk is not None:
-            new = self._new(message.chunk)
-            if len(new) or len(new.deleted) or new.replaces_all:
-                yield new
-
-    def _new(self, chunk: Chunk) -> Chunk:
-        """Returns the part of a chunk that was not received before the stream broke."""
-        seen = self._last.get(chunk.symbol_id)
-        new = chunk if seen is None else chunk.after(seen)
-        times = new.columns["start_time"]
-        self._last[chunk.symbol_id] = times[-1] if len(times) else seen
-        return new
+    asset_class: Word | None
+    all_active: bool
+    adjustment: Word | None
+    hours: Word | None
+    min_quality: float
 
 
 class _Gathering(Reader):
@@ -221,6 +193,27 @@ class BarReads(Part[R]):
         The file is there once it is whole.
         """
         return _Saving(stream_request(tickers, timeframe, start, end, **choices), Path(path))
+
+    @procedure
+    def sync(
+        self,
+        folder: str | Path,
+        tickers: Tickers | None = None,
+        timeframe: Word = "1d",
+        start: Time | None = None,
+        *,
+        report: Callable[[str], None] | None = None,
+        **choices: Unpack[Mirrored],
+    ) -> Mirror:
+        """Keeps a folder of Parquet files equal to the bars, a file a symbol, by asking for what changed.
+
+        The files are in `folder/1d` or the like. Without any choice of symbols those that are there are brought up to
+        date. `report` is called with the ticker of each file that was written. A run may be killed anywhere and begun
+        again.
+        """
+        request = stream_request(tickers, timeframe, start, None, **choices)
+        name = words.spoken(type_pb2.Timeframe, request.timeframe, "TIMEFRAME_")
+        return Mirror(Path(folder).expanduser() / name, request, report)
 
     @listing
     def list(

@@ -1,18 +1,12 @@
-"""One description of a call for both clients: the blocking one runs it, the asyncio one awaits it.
-
-A method of a part (`client.keys.get`) only says what to send and what of the answer to hand on. `operation`, `listing`
-and `subscription` make of it a method that returns the result on Client's parts, and an awaitable or an asynchronous
-iterator on AsyncClient's, with the same arguments and types.
-"""
+"""What a call is, described once, and the two ways to run it: while the caller waits, and on asyncio's loop."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import time
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 import grpc
 
@@ -20,7 +14,7 @@ from mdw_client.errors import CallError, from_rpc_error
 from mdw_client.retries import Streams, Unaries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 
     from google.protobuf.message import Message
 
@@ -74,6 +68,16 @@ class Collection(Stream[T], Protocol[T, V_co]):
 
     def abandon(self) -> None:
         """Lets go of what was kept: the stream failed."""
+
+
+class Procedure(Protocol[V_co]):
+    """Several streams one after the other, where each depends on what came of those before."""
+
+    def steps(self) -> Generator[Collection[Any, Any]]:
+        """Yields the streams; the error of one is raised where it was yielded."""
+
+    def result(self) -> V_co:
+        """Returns what was done, after the last step."""
 
 
 class Connection(Protocol):
@@ -144,6 +148,18 @@ class Blocking:
             raise
         return collection.result()
 
+    def proceed(self, procedure: Procedure[V_co]) -> V_co:
+        with closing(procedure.steps()) as steps:
+            step = next(steps, None)
+            while step is not None:
+                try:
+                    self.collect(step)
+                except CallError as error:
+                    step = steps.throw(error)
+                else:
+                    step = next(steps, None)
+        return procedure.result()
+
     def _error(self, raised: grpc.RpcError, method: str) -> CallError:
         return from_rpc_error(raised, self._connection.target(method))
 
@@ -204,6 +220,18 @@ class Asynchronous:
             raise
         return collection.result()
 
+    async def proceed(self, procedure: Procedure[V_co]) -> V_co:
+        with closing(procedure.steps()) as steps:
+            step = next(steps, None)
+            while step is not None:
+                try:
+                    await self.collect(step)
+                except CallError as error:
+                    step = steps.throw(error)
+                else:
+                    step = next(steps, None)
+        return procedure.result()
+
     def _error(self, raised: grpc.aio.AioRpcError, method: str) -> CallError:
         return from_rpc_error(raised, self._connection.target(method))
 
@@ -213,105 +241,3 @@ class Part(Generic[R]):
 
     def __init__(self, runner: R) -> None:
         self.runner = runner
-
-
-class Method:
-    """A method of a part in two forms; the descriptor picks the one of the part it is read from."""
-
-    def __init__(self, describe: Callable[..., Any]) -> None:
-        self._describe = describe
-        self.__doc__ = describe.__doc__
-        signature = inspect.signature(describe)
-        parameters = list(signature.parameters.values())[1:]
-        self._signature = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
-
-    def run(self, runner: Any, described: Any) -> Any:
-        """Returns what the method returns, for what its body said."""
-        raise NotImplementedError
-
-    def bind(self, part: Any) -> Any:
-        if part is None:
-            return self
-
-        @functools.wraps(self._describe)
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return self.run(part.runner, self._describe(part, *args, **kwargs))
-
-        method.__signature__ = self._signature  # type: ignore[attr-defined] # what help() shows
-        return method
-
-
-class operation(Method, Generic[P, T]):  # noqa: N801 # used as a decorator
-    """A method that is one call."""
-
-    def run(self, runner: Any, described: Any) -> Any:
-        return runner.call(described)
-
-    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
-        super().__init__(describe)
-
-    @overload
-    def __get__(self, part: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, part: Part[Blocking], owner: type) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, part: Any, owner: type) -> Any:
-        return self.bind(part)
-
-
-class listing(Method, Generic[P, T]):  # noqa: N801 # used as a decorator
-    """A method that iterates over a list, page after page as they are needed."""
-
-    def run(self, runner: Any, described: Any) -> Any:
-        return runner.pages(described)
-
-    def __init__(self, describe: Callable[Concatenate[Any, P], Pages[T]]) -> None:
-        super().__init__(describe)
-
-    @overload
-    def __get__(self, part: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, part: Part[Blocking], owner: type) -> Callable[P, Iterator[T]]: ...
-    @overload
-    def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, AsyncIterator[T]]: ...
-    def __get__(self, part: Any, owner: type) -> Any:
-        return self.bind(part)
-
-
-class subscription(Method, Generic[P, T]):  # noqa: N801 # used as a decorator
-    """A method that iterates over a stream, taken up again where it breaks."""
-
-    def run(self, runner: Any, described: Any) -> Any:
-        return runner.stream(described)
-
-    def __init__(self, describe: Callable[Concatenate[Any, P], Stream[T]]) -> None:
-        super().__init__(describe)
-
-    @overload
-    def __get__(self, part: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, part: Part[Blocking], owner: type) -> Callable[P, Iterator[T]]: ...
-    @overload
-    def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, AsyncIterator[T]]: ...
-    def __get__(self, part: Any, owner: type) -> Any:
-        return self.bind(part)
-
-
-class collection(Method, Generic[P, V]):  # noqa: N801 # used as a decorator
-    """A method that returns what is made of a whole stream, taken up again where it breaks."""
-
-    def run(self, runner: Any, described: Any) -> Any:
-        return runner.collect(described)
-
-    def __init__(self, describe: Callable[Concatenate[Any, P], Collection[Any, V]]) -> None:
-        super().__init__(describe)
-
-    @overload
-    def __get__(self, part: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, part: Part[Blocking], owner: type) -> Callable[P, V]: ...
-    @overload
-    def __get__(self, part: Part[Asynchronous], owner: type) -> Callable[P, Coroutine[Any, Any, V]]: ...
-    def __get__(self, part: Any, owner: type) -> Any:
-        return self.bind(part)

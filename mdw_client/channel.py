@@ -11,6 +11,7 @@ import grpc
 
 from mdw_client.credentials import KEY_HEADER, Key, Tls, key_source
 from mdw_client.errors import ConfigurationError, ForkedProcessError
+from mdw_client.renewal import Renewed, RenewedAioChannel, RenewedChannel
 from mdw_client.version import __version__
 
 if TYPE_CHECKING:
@@ -79,10 +80,15 @@ def aio_channel(
 
     Plaintext is refused off loopback unless `allow_plaintext`. `options` come after, and win over, the defaults.
     """
-    secure, arguments = _arguments(target, tls, credentials, options, allow_plaintext=allow_plaintext)
-    bare = grpc.aio.insecure_channel(target, arguments)
-    if secure is not None:
-        bare = grpc.aio.secure_channel(target, secure, arguments)
+    arguments = _arguments(target, tls, credentials, options, allow_plaintext=allow_plaintext)
+
+    def make() -> grpc.aio.Channel:
+        secure = credentials or (tls.credentials() if tls else None)
+        if secure is None:
+            return grpc.aio.insecure_channel(target, arguments)
+        return grpc.aio.secure_channel(target, secure, arguments)
+
+    bare: Any = RenewedAioChannel(Renewed(make, tls)) if tls and tls.files and not credentials else make()
     return _AioChannel(bare, _Defaults(key, timeout))
 
 
@@ -97,10 +103,15 @@ def channel(
     options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.Channel:
     """Makes a blocking channel; arguments as for `aio_channel`."""
-    secure, arguments = _arguments(target, tls, credentials, options, allow_plaintext=allow_plaintext)
-    bare = grpc.insecure_channel(target, arguments)
-    if secure is not None:
-        bare = grpc.secure_channel(target, secure, arguments)
+    arguments = _arguments(target, tls, credentials, options, allow_plaintext=allow_plaintext)
+
+    def make() -> grpc.Channel:
+        secure = credentials or (tls.credentials() if tls else None)
+        if secure is None:
+            return grpc.insecure_channel(target, arguments)
+        return grpc.secure_channel(target, secure, arguments)
+
+    bare: Any = RenewedChannel(Renewed(make, tls)) if tls and tls.files and not credentials else make()
     return wrap(bare, key=key, timeout=timeout)
 
 
@@ -137,8 +148,8 @@ def _arguments(
     options: Sequence[tuple[str, Any]],
     *,
     allow_plaintext: bool,
-) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, Any]]]:
-    """Returns the credentials, None for plaintext, and the options of a new channel."""
+) -> list[tuple[str, Any]]:
+    """Returns the options of a new channel; raises ConfigurationError where a key would travel in the clear."""
     _note_process()
     arguments = list(OPTIONS)
     if is_loopback(target):
@@ -148,11 +159,9 @@ def _arguments(
             f"{target} is not this machine, and without TLS the key would travel in the clear: "
             "set MDW_TLS=1 or MDW_TLS_CA_FILE, or MDW_ALLOW_PLAINTEXT=1 if something in between does TLS"
         )
-    if tls is not None and credentials is None:
-        credentials = tls.credentials()
-        if tls.server_name:
-            arguments.append(("grpc.ssl_target_name_override", tls.server_name))
-    return credentials, [*arguments, *options]
+    if tls is not None and credentials is None and tls.server_name:
+        arguments.append(("grpc.ssl_target_name_override", tls.server_name))
+    return [*arguments, *options]
 
 
 def _note_process() -> None:

@@ -85,6 +85,7 @@ class Client(_Settled):
         self.backfills = Backfills(runner)
         self.rejects = Rejects(runner)
         self.bars = BarReads(runner)
+        self.sync = self.bars.sync
 
     def channel(self, service: str) -> grpc.Channel:
         """Returns the channel to auth, symbols or ingest, for the stubs of `mdw` themselves."""
@@ -115,6 +116,7 @@ class AsyncClient(_Settled):
         self.backfills = Backfills(runner)
         self.rejects = Rejects(runner)
         self.bars = BarReads(runner)
+        self.sync = self.bars.sync
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """Returns the channel to auth, symbols or ingest, for the stubs of `mdw` themselves."""

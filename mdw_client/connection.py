@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool, message_factory
 
-from mdw_client.bars import STREAM
 from mdw_client.columns import decode
+from mdw_client.reader import STREAM
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

@@ -60,7 +60,7 @@ def key_source(key: Key | None) -> Callable[[], str] | None:
 
 @dataclass(frozen=True)
 class Tls:
-    """The files of a TLS connection, PEM, read when a channel is made."""
+    """The files of a TLS connection, PEM; read again within a second of their change."""
 
     ca_file: Path | None = None
     """Roots to trust; None trusts the public ones that come with gRPC."""
@@ -69,6 +69,11 @@ class Tls:
     key_file: Path | None = None
     server_name: str = ""
     """The name the server's certificate must have, where it is not the target's."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are named."""
+        return tuple(path for path in (self.ca_file, self.cert_file, self.key_file) if path)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Reads the files; raises OSError where one cannot be read."""

@@ -8,7 +8,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from mdw.auth.v1 import auth_pb2 as pb
 from mdw_client import words
-from mdw_client.calls import Call, Pages, Part, R, listing, operation
+from mdw_client.calls import Call, Pages, Part, R
+from mdw_client.methods import listing, operation
 
 if TYPE_CHECKING:
     from datetime import timedelta
