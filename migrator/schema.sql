@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: d0512221197f6642e0d73183f8fbc2b6b8851deec34cb2677f8ea7acb5cffb4d
+-- files: 2b15a6501ec8aacd648b29befd484c0949a57ec9787d237d94cebad3b3b42a82
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -199,6 +199,40 @@ CREATE TABLE ingest.bars (
   flags smallint NOT NULL
 );
 
+--: table ingest.deletions
+CREATE TABLE ingest.deletions (
+  deletion_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  slice_id bigint NOT NULL,
+  create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  symbol_id integer NOT NULL,
+  write_id integer,
+  first_date date NOT NULL,
+  last_date date NOT NULL,
+  end_date date,
+  timeframe smallint NOT NULL,
+  purge boolean NOT NULL,
+  key_id uuid,
+  reason text NOT NULL
+);
+
+--: table ingest.files
+CREATE TABLE ingest.files (
+  file_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  slice_id bigint NOT NULL,
+  size bigint NOT NULL,
+  published timestamp with time zone NOT NULL,
+  finish_time timestamp with time zone,
+  rows bigint DEFAULT 0 NOT NULL,
+  rejected bigint DEFAULT 0 NOT NULL,
+  superseded bigint DEFAULT 0 NOT NULL,
+  unknown bigint DEFAULT 0 NOT NULL,
+  file_date date NOT NULL,
+  timeframe smallint NOT NULL,
+  asset_class smallint NOT NULL,
+  name text NOT NULL,
+  sha256 bytea NOT NULL
+);
+
 --: table ingest.limiter
 CREATE TABLE ingest.limiter (
   slot integer NOT NULL,
@@ -236,6 +270,26 @@ CREATE TABLE ingest.requests (
   request_hash bytea NOT NULL,
   answer bytea,
   create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--: table ingest.schedule
+CREATE TABLE ingest.schedule (
+  one boolean DEFAULT true NOT NULL,
+  paused boolean DEFAULT false NOT NULL,
+  note text DEFAULT ''::text NOT NULL,
+  changed_by uuid,
+  changed_by_preview text DEFAULT ''::text NOT NULL,
+  change_time timestamp with time zone
+);
+
+--: table ingest.schedule_runs
+CREATE TABLE ingest.schedule_runs (
+  calendar text NOT NULL,
+  session_date date NOT NULL,
+  backfill_id uuid,
+  regular boolean NOT NULL,
+  result text NOT NULL,
+  run_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 --: table ingest.series
@@ -299,8 +353,22 @@ CREATE TABLE ingest.slices (
   held boolean DEFAULT false NOT NULL,
   provider_ticker text DEFAULT ''::text NOT NULL,
   lease_owner text,
-  reason text DEFAULT ''::text NOT NULL
+  reason text DEFAULT ''::text NOT NULL,
+  "position" integer,
+  deleted bigint DEFAULT 0 NOT NULL
 ) WITH (fillfactor=70);
+
+--: table ingest.suspects
+CREATE TABLE ingest.suspects (
+  symbol_id integer NOT NULL,
+  timeframe smallint NOT NULL,
+  first_date date NOT NULL,
+  last_date date NOT NULL,
+  asks integer NOT NULL,
+  counts_from timestamp with time zone,
+  next_ask_time timestamp with time zone,
+  gave_up_reason text DEFAULT ''::text NOT NULL
+);
 
 --: table ingest.token_key
 CREATE TABLE ingest.token_key (
@@ -327,7 +395,9 @@ CREATE TABLE ingest.writes (
   asked_to timestamp with time zone,
   commit_time timestamp with time zone,
   high integer,
-  open integer[]
+  open integer[],
+  symbol_ids integer[],
+  partial boolean DEFAULT false NOT NULL
 );
 
 --: table symbols.requests
@@ -789,33 +859,169 @@ BEGIN
 END $function$
 ;
 
---: function ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone)
-CREATE OR REPLACE FUNCTION ingest.begin_range(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, OUT last_ts timestamp with time zone, OUT tail bytea, OUT newer_from timestamp with time zone[], OUT newer_to timestamp with time zone[])
- RETURNS SETOF record
+--: function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone)
+CREATE OR REPLACE FUNCTION ingest.give_up(p_slice_id bigint, p_token bigint, p_state smallint, p_reason text, p_first_date date, p_end_date date, p_cursor timestamp with time zone)
+ RETURNS smallint
  LANGUAGE plpgsql
 AS $function$
 DECLARE
-  v_answer_time timestamptz;
+  v_slice ingest.slices;
+  v_dates datemultirange := datemultirange(daterange(p_first_date, p_end_date));
+  v_state smallint;
 BEGIN
-  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
-    RETURN;
+  SELECT * INTO v_slice FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN NULL;
   END IF;
-  SELECT r.answer_time, r.last_ts, r.tail INTO STRICT v_answer_time, last_ts, tail
-  FROM ingest.series r
-  WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
-  FOR NO KEY UPDATE;
-  IF v_answer_time > p_fetch_time THEN
-    SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO newer_from, newer_to
-    FROM ingest.writes w
-    WHERE w.symbol_id = p_symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > p_fetch_time
-      AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from;
+  UPDATE ingest.series
+  SET failed = CASE WHEN p_state = 4 THEN failed + (v_dates - asked) ELSE failed - v_dates END,
+      outside_plan = CASE WHEN p_state = 5 THEN outside_plan + (v_dates - asked) ELSE outside_plan - v_dates END,
+      last_error = p_reason
+  WHERE symbol_id = v_slice.symbol_id AND timeframe = v_slice.timeframe;
+  v_state := CASE WHEN p_cursor IS NULL THEN p_state WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 ELSE 1 END;
+  IF v_state <> 1 THEN
+    PERFORM ingest.finish(v_slice.write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
   END IF;
-  RETURN NEXT;
+  UPDATE ingest.slices
+  SET state = v_state, token = token + 1, cursor = coalesce(p_cursor, cursor), reason = p_reason, attempts = 0,
+      write_id = CASE WHEN v_state = 1 THEN write_id END, lease_owner = NULL, lease_until = NULL,
+      end_time = CASE WHEN v_state = 1 THEN NULL ELSE clock_timestamp() END
+  WHERE slice_id = p_slice_id;
+  RETURN v_state;
 END $function$
 ;
 
---: function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean)
-CREATE OR REPLACE FUNCTION ingest.end_range(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_calendar text, p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_new_rejects integer, p_validated integer, p_first_ts timestamp with time zone, p_last_ts timestamp with time zone, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_tail bytea, p_sessions integer, p_days date[], p_day_bars integer[], p_day_regular integer[], p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_first_date date, p_end_date date, p_done boolean)
+--: function ingest.suspect_wait(integer,boolean)
+CREATE OR REPLACE FUNCTION ingest.suspect_wait(p_asks integer, p_fresh boolean)
+ RETURNS interval
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+  SELECT CASE WHEN p_asks < CASE WHEN p_fresh THEN 6 ELSE 4 END
+    THEN CASE WHEN p_fresh THEN interval '15 minutes' ELSE interval '1 day' END * 4 ^ (p_asks - 1) END;
+$function$
+;
+
+--: function ingest.bare_minute_sessions(integer,text,date,date)
+CREATE OR REPLACE FUNCTION ingest.bare_minute_sessions(p_symbol_id integer, p_calendar text, p_first_date date, p_end_date date)
+ RETURNS date[]
+ LANGUAGE sql
+ STABLE
+AS $function$
+  SELECT coalesce(array_agg(session_date), '{}')
+  FROM (
+    SELECT session_date, share, avg(share) OVER before AS usual, count(share) OVER before AS known
+    FROM (
+      SELECT c.session_date, 60 * m.regular_bars / extract(epoch FROM c.close_time - c.open_time) AS share
+      FROM ingest.sessions c
+      LEFT JOIN ingest.minute_sessions m ON m.symbol_id = p_symbol_id AND m.session_date = c.session_date
+      WHERE c.calendar = p_calendar AND c.session_date >= p_first_date - 40 AND c.session_date < p_end_date
+    ) counted
+    WINDOW before AS (ORDER BY session_date ROWS BETWEEN 20 PRECEDING AND 1 PRECEDING)
+  ) compared
+  WHERE session_date >= p_first_date AND (share IS NULL OR (known >= 5 AND usual >= 0.5 AND share < usual / 2));
+$function$
+;
+
+--: function ingest.note_suspects(integer,smallint,text,date,date,date[],date[])
+CREATE OR REPLACE FUNCTION ingest.note_suspects(p_symbol_id integer, p_timeframe smallint, p_calendar text, p_first_date date, p_end_date date, p_empty_first date[], p_empty_last date[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_now timestamptz := clock_timestamp();
+  v_zone text := CASE WHEN p_timeframe = 7 OR p_calendar = '24/7' THEN 'UTC' ELSE 'America/New_York' END;
+  v_from date;
+  v_last date;
+  v_until date;
+  v_bare date[] := '{}';
+  v_old ingest.suspects[];
+BEGIN
+  IF p_timeframe = 1 THEN
+    v_bare := ingest.bare_minute_sessions(p_symbol_id, p_calendar, p_first_date, p_end_date);
+  ELSIF cardinality(p_empty_first) > 0 THEN
+    SELECT coalesce(array_agg(c.session_date), '{}') INTO v_bare
+    FROM unnest(p_empty_first, p_empty_last) AS e (first_date, last_date)
+    JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date BETWEEN e.first_date AND e.last_date
+    WHERE c.session_date >= p_first_date AND c.session_date < p_end_date;
+  END IF;
+  IF cardinality(v_bare) = 0 AND NOT EXISTS (SELECT FROM ingest.suspects WHERE symbol_id = p_symbol_id AND timeframe = p_timeframe) THEN
+    RETURN;
+  END IF;
+  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
+  FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
+  SELECT coalesce(v_from, max(t.list_date), '-infinity'), coalesce(max(t.delist_date), 'infinity') INTO v_from, v_until
+  FROM symbols.ticker_spans t WHERE t.symbol_id = p_symbol_id;
+  v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until);
+  -- Runs within a week are taken along, because what comes between may join them.
+  WITH gone AS (
+    DELETE FROM ingest.suspects s
+    WHERE s.symbol_id = p_symbol_id AND s.timeframe = p_timeframe
+      AND (s.first_date < v_from OR (s.first_date <= p_end_date + 7 AND s.last_date >= p_first_date - 7))
+    RETURNING s
+  )
+  SELECT array_agg(s) INTO v_old FROM gone;
+  INSERT INTO ingest.suspects (symbol_id, timeframe, first_date, last_date, asks, counts_from, next_ask_time, gave_up_reason)
+  WITH old AS (
+    SELECT * FROM unnest(v_old)
+  ), asked AS (
+    SELECT c.session_date, c.ordinal, o.asks, o.counts_from, o.next_ask_time, o.gave_up_reason,
+           o.asks IS NULL OR o.counts_from <= v_now AS counts,
+           c.session_date >= v_now::date - 14 AND coalesce(v_last, '-infinity') >= v_now::date - 14 AS fresh
+    FROM unnest(v_bare) AS b (session_date)
+    JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date = b.session_date
+    LEFT JOIN old o ON b.session_date BETWEEN o.first_date AND o.last_date
+  ), judged AS (
+    SELECT a.session_date, a.ordinal, a.counts_from, a.next_ask_time, a.gave_up_reason, a.counts,
+           coalesce(a.asks, 0) + CASE WHEN a.counts THEN 1 ELSE 0 END AS asks, a.fresh,
+           ingest.suspect_wait(coalesce(a.asks, 0) + 1, a.fresh) AS wait
+    FROM asked a
+  ), pieces AS (
+    SELECT j.session_date AS first_date, j.session_date AS last_date, j.ordinal AS first_ordinal, j.ordinal AS last_ordinal, j.asks,
+           CASE WHEN j.counts THEN v_now + j.wait ELSE j.counts_from END AS counts_from,
+           CASE WHEN j.counts THEN v_now + j.wait ELSE j.next_ask_time END AS next_ask_time,
+           CASE WHEN NOT j.counts THEN j.gave_up_reason
+                WHEN j.wait IS NULL THEN format('still empty or thin after %s answers', j.asks)
+                ELSE '' END AS gave_up_reason
+    FROM judged j
+    UNION ALL
+    SELECT first_session.session_date, last_session.session_date, first_session.ordinal, last_session.ordinal, o.asks,
+           o.counts_from, o.next_ask_time, o.gave_up_reason
+    FROM old o
+    CROSS JOIN LATERAL (
+      VALUES (greatest(o.first_date, v_from), least(o.last_date, p_first_date - 1)),
+             (greatest(o.first_date, p_end_date, v_from), o.last_date)
+    ) AS side (first_date, last_date)
+    JOIN LATERAL (
+      SELECT c.session_date, c.ordinal FROM ingest.sessions c
+      WHERE c.calendar = p_calendar AND c.session_date BETWEEN side.first_date AND side.last_date
+      ORDER BY c.session_date LIMIT 1
+    ) first_session ON true
+    JOIN LATERAL (
+      SELECT c.session_date, c.ordinal FROM ingest.sessions c
+      WHERE c.calendar = p_calendar AND c.session_date BETWEEN side.first_date AND side.last_date
+      ORDER BY c.session_date DESC LIMIT 1
+    ) last_session ON true
+  ), starts AS (
+    SELECT p.*,
+           (p.first_ordinal, p.asks, p.counts_from, p.next_ask_time, p.gave_up_reason)
+             IS DISTINCT FROM (lag(p.last_ordinal) OVER w + 1, lag(p.asks) OVER w, lag(p.counts_from) OVER w,
+                               lag(p.next_ask_time) OVER w, lag(p.gave_up_reason) OVER w) AS begins
+    FROM pieces p
+    WINDOW w AS (ORDER BY p.first_ordinal)
+  ), runs AS (
+    SELECT s.*, count(*) FILTER (WHERE s.begins) OVER (ORDER BY s.first_ordinal) AS run
+    FROM starts s
+  )
+  SELECT p_symbol_id, p_timeframe, min(r.first_date), max(r.last_date), min(r.asks), min(r.counts_from), min(r.next_ask_time),
+         min(r.gave_up_reason)
+  FROM runs r
+  GROUP BY r.run;
+END $function$
+;
+
+--: function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[])
+CREATE OR REPLACE FUNCTION ingest.end_range(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_calendar text, p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_new_rejects integer, p_validated integer, p_first_ts timestamp with time zone, p_last_ts timestamp with time zone, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_tail bytea, p_sessions integer, p_days date[], p_day_bars integer[], p_day_regular integer[], p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_first_date date, p_end_date date, p_done boolean, p_empty_first date[], p_empty_last date[])
  RETURNS smallint
  LANGUAGE plpgsql
 AS $function$
@@ -855,6 +1061,9 @@ BEGIN
           AND c.session_date < (SELECT upper(run) FROM unnest(r.asked + v_answered) AS run ORDER BY run LIMIT 1)),
       last_success_time = clock_timestamp(), last_error = ''
   WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
+  IF p_first_date < p_end_date THEN
+    PERFORM ingest.note_suspects(p_symbol_id, p_timeframe, p_calendar, p_first_date, p_end_date, p_empty_first, p_empty_last);
+  END IF;
   v_state := CASE WHEN p_done THEN 3 WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 ELSE 1 END;
   v_next := ingest.finish(p_write_id, v_state = 1, p_symbol_id, p_timeframe, p_min_ts, p_max_ts, p_fetch_time, p_asked_from, p_asked_to);
   UPDATE ingest.slices
@@ -867,35 +1076,273 @@ BEGIN
 END $function$
 ;
 
---: function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone)
-CREATE OR REPLACE FUNCTION ingest.give_up(p_slice_id bigint, p_token bigint, p_state smallint, p_reason text, p_first_date date, p_end_date date, p_cursor timestamp with time zone)
+--: function ingest.void_sessions(bigint,integer,smallint,datemultirange)
+CREATE OR REPLACE FUNCTION ingest.void_sessions(p_slice_id bigint, p_symbol_id integer, p_timeframe smallint, p_deleted datemultirange)
+ RETURNS datemultirange
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF p_deleted = '{}' OR (SELECT mode = 1 FROM ingest.slices WHERE slice_id = p_slice_id) THEN
+    RETURN p_deleted;
+  END IF;
+  RETURN p_deleted * coalesce((
+    SELECT range_agg(daterange(d.first_date, d.end_date))
+    FROM ingest.deletions d
+    WHERE d.symbol_id = p_symbol_id AND d.timeframe = p_timeframe AND d.slice_id > p_slice_id
+      AND d.end_date > d.first_date), '{}');
+END $function$
+;
+
+--: function ingest.begin_range(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone)
+CREATE OR REPLACE FUNCTION ingest.begin_range(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, OUT last_ts timestamp with time zone, OUT tail bytea, OUT newer_from timestamp with time zone[], OUT newer_to timestamp with time zone[], OUT newer_partial boolean[], OUT deleted datemultirange, OUT void datemultirange)
+ RETURNS SETOF record
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_answer_time timestamptz;
+  v_zone text;
+BEGIN
+  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
+    RETURN;
+  END IF;
+  SELECT r.answer_time, r.last_ts, r.tail, r.deleted INTO STRICT v_answer_time, last_ts, tail, deleted
+  FROM ingest.series r
+  WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
+  FOR NO KEY UPDATE;
+  void := CASE WHEN deleted = '{}' THEN deleted ELSE ingest.void_sessions(p_slice_id, p_symbol_id, p_timeframe, deleted) END;
+  IF v_answer_time > p_fetch_time THEN
+    SELECT CASE WHEN p_timeframe = 7 OR s.asset_class = 3 THEN 'UTC' ELSE 'America/New_York' END INTO STRICT v_zone
+    FROM ingest.slices s WHERE s.slice_id = p_slice_id;
+    SELECT array_agg(a.asked_from), array_agg(a.asked_to), array_agg(a.partial) INTO newer_from, newer_to, newer_partial
+    FROM (
+      SELECT w.asked_from, w.asked_to, w.partial
+      FROM ingest.writes w
+      WHERE w.symbol_id = p_symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > p_fetch_time
+        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
+      UNION ALL
+      -- Of days before the last one the fetch_time is earlier, and may be earlier than this answer's.
+      SELECT greatest(w.asked_from, (((w.asked_to - interval '1 us') AT TIME ZONE v_zone)::date + 1 - ceil(extract(epoch FROM
+               w.fetch_time AT TIME ZONE 'America/New_York' - p_fetch_time AT TIME ZONE 'America/New_York') / 86400)::integer
+             )::timestamp AT TIME ZONE v_zone), w.asked_to, w.partial
+      FROM ingest.writes w
+      WHERE w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > p_fetch_time
+        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
+        AND p_symbol_id = ANY (w.symbol_ids)
+    ) a;
+  END IF;
+  RETURN NEXT;
+END $function$
+;
+
+--: function ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text)
+CREATE OR REPLACE FUNCTION ingest.begin_many(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_ids integer[], p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_zone text)
+ RETURNS TABLE(symbol_id integer, last_ts timestamp with time zone, tail bytea, newer_from timestamp with time zone[], newer_to timestamp with time zone[], newer_partial boolean[], deleted datemultirange, void datemultirange)
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_last date := ((p_asked_to - interval '1 us') AT TIME ZONE p_zone)::date;
+  v_fetch timestamp := p_fetch_time AT TIME ZONE 'America/New_York';
+  v_earliest timestamptz := (v_fetch - (v_last - (p_asked_from AT TIME ZONE p_zone)::date) * interval '1 day') AT TIME ZONE 'America/New_York';
+BEGIN
+  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
+    RETURN;
+  END IF;
+  INSERT INTO ingest.series (symbol_id, timeframe)
+  SELECT u.symbol_id, p_timeframe
+  FROM unnest(p_symbol_ids) AS u (symbol_id)
+  WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
+  ORDER BY u.symbol_id
+  ON CONFLICT DO NOTHING;
+  PERFORM FROM ingest.series r
+  WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
+  ORDER BY r.symbol_id
+  FOR NO KEY UPDATE;
+  RETURN QUERY
+  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, r.deleted,
+         CASE WHEN r.deleted = '{}' THEN r.deleted
+              ELSE ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END
+  FROM ingest.series r
+  LEFT JOIN LATERAL (
+    SELECT array_agg(a.asked_from) AS newer_from, array_agg(a.asked_to) AS newer_to, array_agg(a.partial) AS newer_partial
+    FROM (
+      SELECT w.asked_from, w.partial,
+             least(w.asked_to, (v_last + ceil(extract(epoch FROM
+               w.fetch_time AT TIME ZONE 'America/New_York' - v_fetch) / 86400)::integer)::timestamp AT TIME ZONE p_zone) AS asked_to
+      FROM ingest.writes w
+      WHERE w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
+      UNION ALL
+      SELECT w.asked_from, w.partial, w.asked_to
+      FROM ingest.writes w
+      WHERE w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
+        AND r.symbol_id = ANY (w.symbol_ids)
+        AND w.fetch_time AT TIME ZONE 'America/New_York'
+            > v_fetch - (v_last - ((w.asked_to - interval '1 us') AT TIME ZONE p_zone)::date) * interval '1 day'
+    ) a
+    WHERE a.asked_from < a.asked_to
+  ) n ON r.answer_time > v_earliest
+  WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
+  ORDER BY r.symbol_id;
+END $function$
+;
+
+--: function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval)
+CREATE OR REPLACE FUNCTION ingest.end_many(p_slice_id bigint, p_write_id integer, p_timeframe smallint, p_calendar text, p_symbol_ids integer[], p_inserted integer[], p_validated integer[], p_new_rejects integer[], p_sessions integer[], p_changed boolean[], p_first_ts timestamp with time zone[], p_last_ts timestamp with time zone[], p_tails bytea[], p_first_dates date[], p_end_dates date[], p_minute_symbols integer[], p_minute_days date[], p_minute_bars integer[], p_minute_regular integer[], p_updated integer, p_unchanged integer, p_rejected integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_partial boolean, p_position integer, p_done boolean, p_lease interval)
+ RETURNS TABLE(state smallint, write_id integer)
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_wanted boolean;
+  v_held boolean;
+  v_state smallint;
+  v_next integer;
+BEGIN
+  IF cardinality(p_minute_symbols) > 0 THEN
+    WITH kept AS (
+      INSERT INTO ingest.minute_sessions AS m (symbol_id, session_date, bars, regular_bars)
+      SELECT d.symbol_id, d.session_date, d.bars, d.regular_bars
+      FROM unnest(p_minute_symbols, p_minute_days, p_minute_bars, p_minute_regular) AS d (symbol_id, session_date, bars, regular_bars)
+      ON CONFLICT (symbol_id, session_date) DO UPDATE
+      SET bars = m.bars + excluded.bars, regular_bars = m.regular_bars + excluded.regular_bars
+      RETURNING m.symbol_id, m.session_date, m.xmax = 0 AS added
+    ), added AS (
+      SELECT kept.symbol_id, count(*)::integer AS sessions
+      FROM kept
+      JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date = kept.session_date
+      WHERE kept.added
+      GROUP BY kept.symbol_id
+    )
+    SELECT array_agg(coalesce(a.sessions, 0) ORDER BY u.position) INTO p_sessions
+    FROM unnest(p_symbol_ids) WITH ORDINALITY AS u (symbol_id, position)
+    LEFT JOIN added a USING (symbol_id);
+  END IF;
+  UPDATE ingest.series r
+  SET bars = r.bars + u.inserted, validated = r.validated + u.validated, rejected = r.rejected + u.new_rejects,
+      sessions_present = r.sessions_present + u.sessions,
+      first_ts = least(r.first_ts, u.first_ts), last_ts = greatest(r.last_ts, u.last_ts),
+      last_write_id = CASE WHEN u.changed THEN p_write_id ELSE r.last_write_id END,
+      answer_time = greatest(r.answer_time, p_fetch_time), tail = coalesce(u.tail, r.tail),
+      asked = r.asked + u.answered, failed = r.failed - u.answered, outside_plan = r.outside_plan - u.answered,
+      watermark = (
+        SELECT max(c.session_date) FROM ingest.sessions c
+        WHERE c.calendar = p_calendar
+          AND c.session_date < (SELECT upper(run) FROM unnest(r.asked + u.answered) AS run ORDER BY run LIMIT 1)),
+      last_success_time = clock_timestamp(), last_error = ''
+  FROM (
+    SELECT a.symbol_id, a.inserted, a.validated, a.new_rejects, a.sessions, a.changed, a.first_ts, a.last_ts, a.tail,
+           datemultirange(daterange(a.first_date, a.end_date)) AS answered
+    FROM unnest(p_symbol_ids, p_inserted, p_validated, p_new_rejects, p_sessions, p_changed, p_first_ts, p_last_ts, p_tails,
+                p_first_dates, p_end_dates)
+      AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
+  ) u
+  WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe;
+  UPDATE ingest.writes SET symbol_ids = p_symbol_ids, partial = p_partial WHERE write_id = p_write_id;
+  v_wanted := ingest.slice_wanted(p_slice_id);
+  SELECT s.held INTO STRICT v_held FROM ingest.slices s WHERE s.slice_id = p_slice_id;
+  v_state := CASE WHEN p_done THEN 3 WHEN v_wanted IS NULL THEN 6 WHEN v_held OR NOT v_wanted THEN 1 ELSE 2 END;
+  v_next := ingest.finish(p_write_id, v_state < 3, NULL, p_timeframe, p_min_ts, p_max_ts, p_fetch_time, p_asked_from, p_asked_to);
+  UPDATE ingest.slices s
+  SET state = v_state, position = CASE WHEN p_done THEN NULL ELSE p_position END, write_id = v_next, attempts = 0, reason = '',
+      inserted = s.inserted + coalesce((SELECT sum(i) FROM unnest(p_inserted) AS i), 0), updated = s.updated + p_updated,
+      unchanged = s.unchanged + p_unchanged, rejected = s.rejected + p_rejected,
+      requests = CASE WHEN s.kind = 3 THEN 0 ELSE s.requests END,
+      lease_owner = CASE WHEN v_state = 2 THEN s.lease_owner END,
+      lease_until = CASE WHEN v_state = 2 THEN clock_timestamp() + p_lease END,
+      end_time = CASE WHEN v_state < 3 THEN NULL ELSE clock_timestamp() END
+  WHERE s.slice_id = p_slice_id;
+  RETURN QUERY SELECT v_state, v_next;
+END $function$
+;
+
+--: function ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone)
+CREATE OR REPLACE FUNCTION ingest.begin_delete(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_from timestamp with time zone, p_to timestamp with time zone, OUT purge boolean, OUT create_time timestamp with time zone, OUT kept_from timestamp with time zone[], OUT kept_to timestamp with time zone[])
+ RETURNS SETOF record
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
+    RETURN;
+  END IF;
+  PERFORM FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe FOR NO KEY UPDATE;
+  SELECT d.purge, d.create_time INTO STRICT purge, create_time FROM ingest.deletions d WHERE d.slice_id = p_slice_id;
+  SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO kept_from, kept_to
+  FROM ingest.writes w
+  JOIN ingest.slices s ON s.slice_id = w.slice_id
+  WHERE (w.symbol_id = p_symbol_id OR w.symbol_id IS NULL AND p_symbol_id = ANY (w.symbol_ids))
+    AND w.timeframe = p_timeframe AND w.commit_time IS NOT NULL AND w.fetch_time IS NOT NULL
+    AND w.slice_id > p_slice_id AND s.mode = 2 AND w.asked_from < p_to AND w.asked_to > p_from;
+  RETURN NEXT;
+END $function$
+;
+
+--: function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean)
+CREATE OR REPLACE FUNCTION ingest.end_delete(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_calendar text, p_bars integer, p_validated integer, p_rejects integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_tail bytea, p_sessions integer, p_days date[], p_day_bars integer[], p_day_regular integer[], p_deleted datemultirange, p_end_date date, p_cursor timestamp with time zone, p_done boolean)
  RETURNS smallint
  LANGUAGE plpgsql
 AS $function$
 DECLARE
-  v_slice ingest.slices;
-  v_dates datemultirange := datemultirange(daterange(p_first_date, p_end_date));
+  v_sessions integer := p_sessions;
+  v_first timestamptz;
+  v_last timestamptz;
   v_state smallint;
+  v_next integer;
 BEGIN
-  SELECT * INTO v_slice FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
-  IF NOT FOUND THEN
-    RETURN NULL;
+  IF cardinality(p_days) > 0 THEN
+    WITH gone AS (
+      DELETE FROM ingest.minute_sessions m
+      USING unnest(p_days, p_day_bars) AS d (session_date, bars)
+      WHERE m.symbol_id = p_symbol_id AND m.session_date = d.session_date AND m.bars = d.bars
+      RETURNING m.session_date
+    )
+    SELECT count(*) INTO v_sessions
+    FROM gone
+    JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date = gone.session_date;
+    UPDATE ingest.minute_sessions m
+    SET bars = m.bars - d.bars, regular_bars = m.regular_bars - d.regular_bars
+    FROM unnest(p_days, p_day_bars, p_day_regular) AS d (session_date, bars, regular_bars)
+    WHERE m.symbol_id = p_symbol_id AND m.session_date = d.session_date;
   END IF;
-  UPDATE ingest.series
-  SET failed = CASE WHEN p_state = 4 THEN failed + (v_dates - asked) ELSE failed - v_dates END,
-      outside_plan = CASE WHEN p_state = 5 THEN outside_plan + (v_dates - asked) ELSE outside_plan - v_dates END,
-      last_error = p_reason
-  WHERE symbol_id = v_slice.symbol_id AND timeframe = v_slice.timeframe;
-  v_state := CASE WHEN p_cursor IS NULL THEN p_state WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 ELSE 1 END;
-  IF v_state <> 1 THEN
-    PERFORM ingest.finish(v_slice.write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-  END IF;
+  SELECT b.ts INTO v_first FROM ingest.bars b WHERE b.symbol_id = p_symbol_id AND b.timeframe = p_timeframe ORDER BY b.ts LIMIT 1;
+  SELECT b.ts INTO v_last FROM ingest.bars b WHERE b.symbol_id = p_symbol_id AND b.timeframe = p_timeframe ORDER BY b.ts DESC LIMIT 1;
+  UPDATE ingest.series r
+  SET bars = r.bars - p_bars, validated = r.validated + p_validated, rejected = r.rejected - p_rejects,
+      sessions_present = r.sessions_present - v_sessions, first_ts = v_first, last_ts = v_last,
+      last_write_id = CASE WHEN p_min_ts IS NULL THEN r.last_write_id ELSE p_write_id END,
+      tail = coalesce(p_tail, r.tail), deleted = r.deleted + p_deleted
+  WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
+  UPDATE ingest.deletions SET write_id = p_write_id, end_date = p_end_date WHERE slice_id = p_slice_id;
+  v_state := CASE WHEN p_done THEN 3 WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 ELSE 1 END;
+  v_next := ingest.finish(p_write_id, v_state = 1, p_symbol_id, p_timeframe, p_min_ts, p_max_ts, NULL, NULL, NULL);
   UPDATE ingest.slices
-  SET state = v_state, token = token + 1, cursor = coalesce(p_cursor, cursor), reason = p_reason, attempts = 0,
-      write_id = CASE WHEN v_state = 1 THEN write_id END, lease_owner = NULL, lease_until = NULL,
+  SET state = v_state, cursor = p_cursor, write_id = v_next, attempts = 0, reason = '', requests = 0,
+      deleted = deleted + p_bars, lease_owner = NULL, lease_until = NULL,
       end_time = CASE WHEN v_state = 1 THEN NULL ELSE clock_timestamp() END
   WHERE slice_id = p_slice_id;
   RETURN v_state;
+END $function$
+;
+
+--: function ingest.close_slice(bigint,bigint,smallint,text)
+CREATE OR REPLACE FUNCTION ingest.close_slice(p_slice_id bigint, p_token bigint, p_state smallint, p_reason text)
+ RETURNS smallint
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_write_id integer;
+BEGIN
+  SELECT write_id INTO v_write_id FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  PERFORM ingest.finish(v_write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+  UPDATE ingest.slices
+  SET state = p_state, token = token + 1, reason = p_reason, attempts = 0, write_id = NULL, lease_owner = NULL,
+      lease_until = NULL, requests = CASE WHEN kind IN (3, 4) THEN 0 ELSE requests END, end_time = clock_timestamp()
+  WHERE slice_id = p_slice_id;
+  RETURN p_state;
 END $function$
 ;
 
@@ -998,6 +1445,39 @@ ALTER TABLE ingest.bar_revisions ADD CONSTRAINT bar_revisions_pkey PRIMARY KEY (
 --: constraint ingest.bars bars_pkey
 ALTER TABLE ingest.bars ADD CONSTRAINT bars_pkey PRIMARY KEY (symbol_id, timeframe, ts);
 
+--: constraint ingest.deletions deletions_pkey
+ALTER TABLE ingest.deletions ADD CONSTRAINT deletions_pkey PRIMARY KEY (deletion_id);
+
+--: constraint ingest.deletions deletions_dates
+ALTER TABLE ingest.deletions ADD CONSTRAINT deletions_dates CHECK ((first_date <= last_date));
+
+--: constraint ingest.deletions deletions_reason_length
+ALTER TABLE ingest.deletions ADD CONSTRAINT deletions_reason_length CHECK (((length(reason) >= 1) AND (length(reason) <= 200)));
+
+--: constraint ingest.deletions deletions_slice
+ALTER TABLE ingest.deletions ADD CONSTRAINT deletions_slice UNIQUE (slice_id);
+
+--: constraint ingest.deletions deletions_timeframe_stored
+ALTER TABLE ingest.deletions ADD CONSTRAINT deletions_timeframe_stored CHECK ((timeframe = ANY (ARRAY[1, 7])));
+
+--: constraint ingest.files files_pkey
+ALTER TABLE ingest.files ADD CONSTRAINT files_pkey PRIMARY KEY (file_id);
+
+--: constraint ingest.files files_asset_class
+ALTER TABLE ingest.files ADD CONSTRAINT files_asset_class CHECK ((asset_class = ANY (ARRAY[1, 3])));
+
+--: constraint ingest.files files_name_length
+ALTER TABLE ingest.files ADD CONSTRAINT files_name_length CHECK (((length(name) >= 1) AND (length(name) <= 500)));
+
+--: constraint ingest.files files_once
+ALTER TABLE ingest.files ADD CONSTRAINT files_once UNIQUE (sha256);
+
+--: constraint ingest.files files_sha256_length
+ALTER TABLE ingest.files ADD CONSTRAINT files_sha256_length CHECK ((length(sha256) = 32));
+
+--: constraint ingest.files files_timeframe_stored
+ALTER TABLE ingest.files ADD CONSTRAINT files_timeframe_stored CHECK ((timeframe = ANY (ARRAY[1, 7])));
+
 --: constraint ingest.limiter limiter_pkey
 ALTER TABLE ingest.limiter ADD CONSTRAINT limiter_pkey PRIMARY KEY (slot);
 
@@ -1015,6 +1495,18 @@ ALTER TABLE ingest.rejected_bars ADD CONSTRAINT rejected_bars_once UNIQUE NULLS 
 
 --: constraint ingest.requests requests_pkey
 ALTER TABLE ingest.requests ADD CONSTRAINT requests_pkey PRIMARY KEY (key_id, method, request_id);
+
+--: constraint ingest.schedule schedule_pkey
+ALTER TABLE ingest.schedule ADD CONSTRAINT schedule_pkey PRIMARY KEY (one);
+
+--: constraint ingest.schedule schedule_note_length
+ALTER TABLE ingest.schedule ADD CONSTRAINT schedule_note_length CHECK ((length(note) <= 200));
+
+--: constraint ingest.schedule schedule_one_row
+ALTER TABLE ingest.schedule ADD CONSTRAINT schedule_one_row CHECK (one);
+
+--: constraint ingest.schedule_runs schedule_runs_pkey
+ALTER TABLE ingest.schedule_runs ADD CONSTRAINT schedule_runs_pkey PRIMARY KEY (calendar, session_date);
 
 --: constraint ingest.series series_pkey
 ALTER TABLE ingest.series ADD CONSTRAINT series_pkey PRIMARY KEY (symbol_id, timeframe);
@@ -1069,6 +1561,18 @@ ALTER TABLE ingest.slices ADD CONSTRAINT slices_state CHECK (((state >= 1) AND (
 
 --: constraint ingest.slices slices_timeframe_stored
 ALTER TABLE ingest.slices ADD CONSTRAINT slices_timeframe_stored CHECK ((timeframe = ANY (ARRAY[1, 7])));
+
+--: constraint ingest.suspects suspects_pkey
+ALTER TABLE ingest.suspects ADD CONSTRAINT suspects_pkey PRIMARY KEY (symbol_id, timeframe, first_date);
+
+--: constraint ingest.suspects suspects_asks
+ALTER TABLE ingest.suspects ADD CONSTRAINT suspects_asks CHECK ((asks > 0));
+
+--: constraint ingest.suspects suspects_dates
+ALTER TABLE ingest.suspects ADD CONSTRAINT suspects_dates CHECK ((first_date <= last_date));
+
+--: constraint ingest.suspects suspects_given_up_are_not_asked
+ALTER TABLE ingest.suspects ADD CONSTRAINT suspects_given_up_are_not_asked CHECK ((((gave_up_reason <> ''::text) = (next_ask_time IS NULL)) AND ((gave_up_reason <> ''::text) = (counts_from IS NULL))));
 
 --: constraint ingest.token_key token_key_pkey
 ALTER TABLE ingest.token_key ADD CONSTRAINT token_key_pkey PRIMARY KEY (one);
@@ -1151,6 +1655,9 @@ ALTER TABLE ingest.backfill_slices ADD CONSTRAINT backfill_slices_slice_id_fkey 
 --: constraint ingest.series series_symbol_id_fkey
 ALTER TABLE ingest.series ADD CONSTRAINT series_symbol_id_fkey FOREIGN KEY (symbol_id) REFERENCES symbols.symbols(symbol_id);
 
+--: constraint ingest.suspects suspects_of_series
+ALTER TABLE ingest.suspects ADD CONSTRAINT suspects_of_series FOREIGN KEY (symbol_id, timeframe) REFERENCES ingest.series(symbol_id, timeframe) ON DELETE CASCADE;
+
 --: constraint symbols.tickers tickers_symbol_id_fkey
 ALTER TABLE symbols.tickers ADD CONSTRAINT tickers_symbol_id_fkey FOREIGN KEY (symbol_id) REFERENCES symbols.symbols(symbol_id) ON DELETE CASCADE;
 
@@ -1178,11 +1685,20 @@ CREATE INDEX backfills_by_create_time ON ingest.backfills USING btree (create_ti
 --: index ingest.backfills_open
 CREATE INDEX backfills_open ON ingest.backfills USING btree (backfill_id) WHERE (state = ANY (ARRAY[1, 2, 3]));
 
+--: index ingest.deletions_by_series
+CREATE INDEX deletions_by_series ON ingest.deletions USING btree (symbol_id, timeframe);
+
+--: index ingest.files_by_slice
+CREATE INDEX files_by_slice ON ingest.files USING btree (slice_id);
+
 --: index ingest.rejected_bars_by_last_seen
 CREATE INDEX rejected_bars_by_last_seen ON ingest.rejected_bars USING btree (last_seen);
 
 --: index ingest.requests_by_create_time
 CREATE INDEX requests_by_create_time ON ingest.requests USING btree (create_time);
+
+--: index ingest.schedule_runs_by_run_time
+CREATE INDEX schedule_runs_by_run_time ON ingest.schedule_runs USING btree (run_time);
 
 --: index ingest.sessions_by_close_time
 CREATE INDEX sessions_by_close_time ON ingest.sessions USING btree (calendar, close_time);
@@ -1198,6 +1714,9 @@ CREATE INDEX slices_leased ON ingest.slices USING btree (lease_until) WHERE (sta
 
 --: index ingest.slices_open_by_series
 CREATE INDEX slices_open_by_series ON ingest.slices USING btree (symbol_id, timeframe) WHERE (state = ANY (ARRAY[1, 2]));
+
+--: index ingest.suspects_due
+CREATE INDEX suspects_due ON ingest.suspects USING btree (next_ask_time) WHERE (next_ask_time IS NOT NULL);
 
 --: index ingest.writes_by_commit_time
 CREATE UNIQUE INDEX writes_by_commit_time ON ingest.writes USING btree (commit_time) WHERE (commit_time IS NOT NULL);
@@ -1377,6 +1896,24 @@ REVOKE ALL ON FUNCTION ingest.announce_write(bigint) FROM PUBLIC;
 --: grant on function ingest.announce_write(bigint) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.announce_write(bigint) TO mdw_ingest;
 
+--: grant on function ingest.bare_minute_sessions(integer,text,date,date) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.bare_minute_sessions(integer,text,date,date) FROM PUBLIC;
+
+--: grant on function ingest.bare_minute_sessions(integer,text,date,date) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.bare_minute_sessions(integer,text,date,date) TO mdw_ingest;
+
+--: grant on function ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
+
+--: grant on function ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) TO mdw_ingest;
+
+--: grant on function ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text) FROM PUBLIC;
+
+--: grant on function ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text) TO mdw_ingest;
+
 --: grant on function ingest.begin_part(bigint,bigint,integer) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.begin_part(bigint,bigint,integer) FROM PUBLIC;
 
@@ -1395,11 +1932,29 @@ REVOKE ALL ON FUNCTION ingest.claim_slice(smallint[],text,interval) FROM PUBLIC;
 --: grant on function ingest.claim_slice(smallint[],text,interval) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.claim_slice(smallint[],text,interval) TO mdw_ingest;
 
---: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) to PUBLIC
-REVOKE ALL ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) FROM PUBLIC;
+--: grant on function ingest.close_slice(bigint,bigint,smallint,text) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.close_slice(bigint,bigint,smallint,text) FROM PUBLIC;
 
---: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) to mdw_ingest
-GRANT EXECUTE ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean) TO mdw_ingest;
+--: grant on function ingest.close_slice(bigint,bigint,smallint,text) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.close_slice(bigint,bigint,smallint,text) TO mdw_ingest;
+
+--: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) FROM PUBLIC;
+
+--: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) TO mdw_ingest;
+
+--: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval) FROM PUBLIC;
+
+--: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval) TO mdw_ingest;
+
+--: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) FROM PUBLIC;
+
+--: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) TO mdw_ingest;
 
 --: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
@@ -1419,11 +1974,29 @@ REVOKE ALL ON FUNCTION ingest.give_up(bigint,bigint,smallint,text,date,date,time
 --: grant on function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) TO mdw_ingest;
 
+--: grant on function ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) FROM PUBLIC;
+
+--: grant on function ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) TO mdw_ingest;
+
 --: grant on function ingest.slice_wanted(bigint) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.slice_wanted(bigint) FROM PUBLIC;
 
 --: grant on function ingest.slice_wanted(bigint) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.slice_wanted(bigint) TO mdw_ingest;
+
+--: grant on function ingest.suspect_wait(integer,boolean) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.suspect_wait(integer,boolean) FROM PUBLIC;
+
+--: grant on function ingest.suspect_wait(integer,boolean) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.suspect_wait(integer,boolean) TO mdw_ingest;
+
+--: grant on function ingest.void_sessions(bigint,integer,smallint,datemultirange) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.void_sessions(bigint,integer,smallint,datemultirange) FROM PUBLIC;
+
+--: grant on function ingest.void_sessions(bigint,integer,smallint,datemultirange) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.void_sessions(bigint,integer,smallint,datemultirange) TO mdw_ingest;
 
 --: grant on schema auth to mdw_auth
 GRANT USAGE ON SCHEMA auth TO mdw_auth;
@@ -1491,6 +2064,12 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.bar_revisions TO mdw_ingest
 --: grant on table ingest.bars to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.bars TO mdw_ingest;
 
+--: grant on table ingest.deletions to mdw_ingest
+GRANT INSERT, SELECT, UPDATE ON TABLE ingest.deletions TO mdw_ingest;
+
+--: grant on table ingest.files to mdw_ingest
+GRANT INSERT, SELECT, UPDATE ON TABLE ingest.files TO mdw_ingest;
+
 --: grant on table ingest.limiter to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.limiter TO mdw_ingest;
 
@@ -1502,6 +2081,12 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.rejected_bars TO mdw_ingest
 
 --: grant on table ingest.requests to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.requests TO mdw_ingest;
+
+--: grant on table ingest.schedule to mdw_ingest
+GRANT SELECT, UPDATE ON TABLE ingest.schedule TO mdw_ingest;
+
+--: grant on table ingest.schedule_runs to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.schedule_runs TO mdw_ingest;
 
 --: grant on table ingest.series to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.series TO mdw_ingest;
@@ -1517,6 +2102,9 @@ GRANT SELECT ON TABLE ingest.sessions TO mdw_ingest;
 
 --: grant on table ingest.slices to mdw_ingest
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.slices TO mdw_ingest;
+
+--: grant on table ingest.suspects to mdw_ingest
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE ingest.suspects TO mdw_ingest;
 
 --: grant on table ingest.token_key to mdw_ingest
 GRANT SELECT ON TABLE ingest.token_key TO mdw_ingest;
@@ -1587,6 +2175,33 @@ COMMENT ON COLUMN ingest.bars.ts IS 'Start of the minute, or 00:00Z of the sessi
 --: comment on table ingest.bars column vwap
 COMMENT ON COLUMN ingest.bars.vwap IS 'NaN where the source has none';
 
+--: comment on table ingest.deletions column end_date
+COMMENT ON COLUMN ingest.deletions.end_date IS 'Sessions before it are deleted; null before the first part';
+
+--: comment on table ingest.deletions column slice_id
+COMMENT ON COLUMN ingest.deletions.slice_id IS 'Slices that were made later and fetch all again bring bars back';
+
+--: comment on table ingest.deletions column write_id
+COMMENT ON COLUMN ingest.deletions.write_id IS 'The newest write that deleted something';
+
+--: comment on table ingest.files column asset_class
+COMMENT ON COLUMN ingest.files.asset_class IS '1 the stock market, ETFs included; 3 crypto';
+
+--: comment on table ingest.files column published
+COMMENT ON COLUMN ingest.files.published IS 'Counts as the time of the answer: 11:00 New York of the next day';
+
+--: comment on table ingest.files column superseded
+COMMENT ON COLUMN ingest.files.superseded IS 'Lines that a later answer knows better';
+
+--: comment on table ingest.files column unknown
+COMMENT ON COLUMN ingest.files.unknown IS 'Lines of tickers that nobody registered';
+
+--: comment on table ingest.schedule_runs
+COMMENT ON TABLE ingest.schedule_runs IS 'Kept 400 days';
+
+--: comment on table ingest.schedule_runs column regular
+COMMENT ON COLUMN ingest.schedule_runs.regular IS 'False: asked for by RunSchedule before its time, so that the regular run is still to come';
+
 --: comment on table ingest.series column answer_time
 COMMENT ON COLUMN ingest.series.answer_time IS 'Newest fetch_time of the committed answers';
 
@@ -1602,8 +2217,14 @@ COMMENT ON COLUMN ingest.series.watermark IS 'Last date of the first unbroken ru
 --: comment on table ingest.sessions
 COMMENT ON TABLE ingest.sessions IS 'XNYS for stocks and ETFs, regular hours; 24/7 for crypto, UTC days';
 
+--: comment on table ingest.slices column "position"
+COMMENT ON COLUMN ingest.slices."position" IS 'Of a slice of many series: the symbol_id of the last series that is written';
+
 --: comment on table ingest.slices column attempts
 COMMENT ON COLUMN ingest.slices.attempts IS 'Since the cursor last moved';
+
+--: comment on table ingest.slices column deleted
+COMMENT ON COLUMN ingest.slices.deleted IS 'Bars that a deletion took away';
 
 --: comment on table ingest.slices column held
 COMMENT ON COLUMN ingest.slices.held IS 'All its jobs are paused';
@@ -1620,6 +2241,18 @@ COMMENT ON COLUMN ingest.slices.turn IS 'The number of its job, from ingest.job_
 --: comment on table ingest.slices column write_id
 COMMENT ON COLUMN ingest.slices.write_id IS 'The announced write of the next part';
 
+--: comment on table ingest.suspects
+COMMENT ON TABLE ingest.suspects IS 'None before the first bar of a series, or the listing date while it has no bar. Stays';
+
+--: comment on table ingest.suspects column asks
+COMMENT ON COLUMN ingest.suspects.asks IS 'Answers that left it so';
+
+--: comment on table ingest.suspects column counts_from
+COMMENT ON COLUMN ingest.suspects.counts_from IS 'An answer that comes earlier is not one more: the same question within minutes says nothing new';
+
+--: comment on table ingest.suspects column next_ask_time
+COMMENT ON COLUMN ingest.suspects.next_ask_time IS 'When the server plans it again';
+
 --: comment on table ingest.turns column turn
 COMMENT ON COLUMN ingest.turns.turn IS 'The turn of the slice claimed last';
 
@@ -1628,6 +2261,12 @@ COMMENT ON COLUMN ingest.writes.asked_from IS 'Span that the provider was asked 
 
 --: comment on table ingest.writes column high
 COMMENT ON COLUMN ingest.writes.high IS 'From commit_time on, writes below high that are not in open are seen';
+
+--: comment on table ingest.writes column partial
+COMMENT ON COLUMN ingest.writes.partial IS 'The source carries no vwap';
+
+--: comment on table ingest.writes column symbol_ids
+COMMENT ON COLUMN ingest.writes.symbol_ids IS 'Of a part of many series: which. Its fetch_time is that of its last day, of each day before it one day less';
 
 --: comment on table symbols.symbols column asset_class
 COMMENT ON COLUMN symbols.symbols.asset_class IS 'mdw.type.v1.AssetClass: 1 stock, 2 ETF, 3 crypto';

@@ -36,9 +36,15 @@ if TYPE_CHECKING:
 log = logging.get(__name__)
 
 SCHEMA = RequiredSchema(
-    version=5,
+    version=8,
     columns=("ingest.bars.flags", "ingest.bar_revisions.ended_write_id", "ingest.absent_bars.fetch_time"),
-    functions=("ingest.claim_slice", "ingest.begin_range", "ingest.end_range", "ingest.give_up"),
+    functions=(
+        "ingest.claim_slice",
+        "ingest.begin_range",
+        "ingest.end_range",
+        "ingest.give_up",
+        "ingest.note_suspects",
+    ),
 )
 
 IDLE_SECONDS = 0.25

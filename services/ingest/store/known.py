@@ -35,11 +35,18 @@ WHERE s.state IN (1, 2)
 ORDER BY s.slice_id
 """
 
+# What was answered without bars is not held, until it is given up.
 SERIES = """
-SELECT symbol_id, timeframe, asked, outside_plan, deleted
-FROM ingest.series
-WHERE symbol_id = ANY($1::int[])
-  AND timeframe = ANY($2::smallint[])
+SELECT r.symbol_id, r.timeframe, r.outside_plan, r.deleted,
+       r.asked - coalesce(
+         (SELECT range_agg(daterange(s.first_date, s.last_date + 1))
+          FROM ingest.suspects s
+          WHERE s.symbol_id = r.symbol_id
+            AND s.timeframe = r.timeframe
+            AND s.gave_up_reason = ''), '{}') AS asked
+FROM ingest.series r
+WHERE r.symbol_id = ANY($1::int[])
+  AND r.timeframe = ANY($2::smallint[])
 """
 
 # How far back the subscription was seen to reach: an answer follows the refused days within a week.

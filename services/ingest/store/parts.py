@@ -1,6 +1,6 @@
 """Writes parts: one answer's bars with all that follows from them, in one transaction and five round trips.
 
-Lock order: the write's advisory lock, the slice, the series, bars, revisions, sessions, the commit lock.
+Lock order: the write's advisory lock, the slice, the series, bars, revisions, sessions, suspects, the commit lock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from services.ingest.calendar import date_of
+from services.ingest.calendar import date_of, day_of
+from services.ingest.deletion import inside
 from services.ingest.merge import Answer, Held, Neighbourhood, Outcome, append, merge
 from services.ingest.quality import NO_CONTEXT, WINDOW, FlagArray, decode_tail, judge
 from services.ingest.store import origins, refused, rows
@@ -19,12 +20,14 @@ from services.kit.db import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     import asyncpg
 
     from services.ingest.columns import Columns, IntArray
     from services.ingest.slices import SliceSpan
     from services.ingest.store.refused import Reject
+    from services.ingest.store.rows import SeriesKey
     from services.ingest.store.slices import Claim
     from services.kit.db import Connection, Database
 
@@ -39,7 +42,7 @@ SET LOCAL enable_mergejoin = off
 """
 
 BEGIN_RANGE = """
-SELECT last_ts, tail, newer_from, newer_to
+SELECT last_ts, tail, newer_from, newer_to, newer_partial, deleted, void
 FROM ingest.begin_range($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
@@ -93,7 +96,14 @@ WHERE b.symbol_id = $1
 
 END_RANGE = """
 SELECT ingest.end_range($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                        $21, $22, $23, $24, $25, $26)
+                        $21, $22, $23, $24, $25, $26, $27, $28)
+"""
+
+BRING_BACK = """
+UPDATE ingest.series
+SET deleted = deleted - (datemultirange(daterange($3, $4)) - $5::datemultirange)
+WHERE symbol_id = $1
+  AND timeframe = $2
 """
 
 MOST_STORED = 100_000
@@ -169,21 +179,35 @@ async def _begin(conn: Connection, part: Part) -> asyncpg.Record | None:
 
 
 async def _write(conn: Connection, part: Part, head: asyncpg.Record, flags: FlagArray) -> Written:
-    newer = [
-        (to_ms(start), to_ms(end)) for start, end in zip(head["newer_from"] or (), head["newer_to"] or (), strict=True)
-    ]
+    part, newer = _without_void(part, head)
     last = head["last_ts"]
+    held = part.bars.ts
     if not newer and (last is None or to_ms(last) < part.span.start_ms):
         outcome = append(part.bars, decode_tail(head["tail"]), flags)
     else:
         part, stored = await _read(conn, part)
+        held = np.union1d(part.bars.ts, stored.own.bars.ts)
         answer = Answer(part.bars, to_us(part.claim.fetch_time), newer)
         outcome = merge(answer, stored)
         await origins.note(conn, part.claim, outcome)
     await _store(conn, part.claim, outcome)
     new_rejects = await refused.keep(conn, part.claim, part.rejects)
-    state = await conn.fetchval(END_RANGE, *_ending(part, outcome, new_rejects))
+    if head["deleted"]:
+        await _bring_back(conn, part, head)
+    state = await conn.fetchval(END_RANGE, *_ending(part, outcome, new_rejects, held))
     return Written(state, len(outcome.inserted), outcome.updated, outcome.unchanged, len(part.rejects), part.until_ms)
+
+
+def _without_void(part: Part, head: asyncpg.Record) -> tuple[Part, list[tuple[int, int]]]:
+    """Returns the part without what was deleted and stays so, and the spans of which something later is known."""
+    span = part.span
+    void = [(span.start_of(day_of(run.lower)), span.start_of(day_of(run.upper))) for run in head["void"]]
+    ends = zip(head["newer_from"] or (), head["newer_to"] or (), strict=True)
+    newer = [(to_ms(start), to_ms(end)) for start, end in ends]
+    if void:
+        kept = np.flatnonzero(~inside(part.bars.ts, void))
+        part = replace(part, bars=part.bars.take(kept))
+    return part, newer + void
 
 
 async def _read(conn: Connection, part: Part) -> tuple[Part, Neighbourhood]:
@@ -220,13 +244,18 @@ async def _copy_out(conn: Connection, part: Part) -> Held:
     return held.take(np.argsort(held.bars.ts, kind="stable"))
 
 
+async def change(conn: Connection, key: SeriesKey, write_id: int, changed: Held) -> None:
+    """Replaces stored bars, and keeps what they were."""
+    if len(changed):
+        times = [from_ms(ms) for ms in changed.bars.ts.tolist()]
+        where = (key.symbol_id, key.timeframe, write_id, times)
+        await conn.execute(KEEP_VERSIONS, *where)
+        values = (getattr(changed.bars, name).tolist() for name in _VALUES)
+        await conn.execute(CHANGE, *where, *values, changed.flags.tolist())
+
+
 async def _store(conn: Connection, claim: Claim, outcome: Outcome) -> None:
-    if len(outcome.changed):
-        times = [from_ms(ms) for ms in outcome.changed.bars.ts.tolist()]
-        key = (claim.key.symbol_id, claim.key.timeframe, claim.write_id, times)
-        await conn.execute(KEEP_VERSIONS, *key)
-        values = (getattr(outcome.changed.bars, name).tolist() for name in _VALUES)
-        await conn.execute(CHANGE, *key, *values, outcome.changed.flags.tolist())
+    await change(conn, claim.key, claim.write_id, outcome.changed)
     if len(outcome.inserted):
         data = rows.encode(outcome.inserted, claim.key, claim.write_id)
         await conn.copy_to_table(
@@ -234,16 +263,23 @@ async def _store(conn: Connection, claim: Claim, outcome: Outcome) -> None:
         )
 
 
+async def _bring_back(conn: Connection, part: Part, head: asyncpg.Record) -> None:
+    """Notes that sessions which were deleted are answered again."""
+    first, end = part.span.answered(part.until_ms)
+    key = (part.claim.key.symbol_id, part.claim.key.timeframe)
+    await conn.execute(BRING_BACK, *key, date_of(first), date_of(max(first, end)), head["void"])
+
+
 async def _whole(data: bytes) -> Any:
     yield data
 
 
-def _ending(part: Part, outcome: Outcome, new_rejects: int) -> tuple[Any, ...]:
-    """Returns the arguments of END_RANGE."""
+def _ending(part: Part, outcome: Outcome, new_rejects: int, held: IntArray) -> tuple[Any, ...]:
+    """Returns the arguments of END_RANGE; `held` are the times of all bars that the span holds then."""
     claim, span, inserted = part.claim, part.span, outcome.inserted.bars
     first_day, end_day = span.answered(part.until_ms)
     touched = outcome.touched
-    sessions, by_day = _sessions(span, inserted.ts)
+    sessions, by_day = sessions_of(span, inserted.ts)
     return (
         claim.slice_id,
         claim.write_id,
@@ -267,11 +303,23 @@ def _ending(part: Part, outcome: Outcome, new_rejects: int) -> tuple[Any, ...]:
         date_of(first_day),
         date_of(end_day),
         part.done,
+        *_empty_runs(span, first_day, end_day, held),
     )
 
 
-def _sessions(span: SliceSpan, ts: IntArray) -> tuple[int, tuple[list[Any], list[int], list[int]]]:
-    """Returns what inserted bars add: sessions of daily ones, or by day the bars, and the regular ones, of minutes."""
+def _empty_runs(span: SliceSpan, first_day: int, end_day: int, held: IntArray) -> tuple[list[date], list[date]]:
+    """Returns first and last dates of the runs of sessions without a daily bar; of minutes the database knows."""
+    if not span.daily:
+        return [], []
+    days = span.sessions.days
+    asked = days[np.searchsorted(days, first_day) : np.searchsorted(days, end_day)]
+    empty = np.concatenate([[0], ~np.isin(asked, span.days(held)), [0]]).astype(np.int8)
+    starts, ends = np.flatnonzero(np.diff(empty) == 1), np.flatnonzero(np.diff(empty) == -1) - 1
+    return [date_of(day) for day in asked[starts].tolist()], [date_of(day) for day in asked[ends].tolist()]
+
+
+def sessions_of(span: SliceSpan, ts: IntArray) -> tuple[int, tuple[list[Any], list[int], list[int]]]:
+    """Returns what bars add up to: sessions of daily ones, or by day the bars, and the regular ones, of minutes."""
     if span.daily:
         return span.sessions.held(span.days(ts)), ([], [], [])
     days, at = np.unique(span.days(ts), return_inverse=True)
