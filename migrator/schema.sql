@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 2b15a6501ec8aacd648b29befd484c0949a57ec9787d237d94cebad3b3b42a82
+-- files: f70ce85b6d4cbfe6fd255623b808dc43289ec52d66bb097a8af8d66c482f1276
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1239,6 +1239,9 @@ BEGIN
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
   WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe;
+  PERFORM ingest.note_suspects(u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date, '{}', '{}')
+  FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+  WHERE EXISTS (SELECT FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe);
   UPDATE ingest.writes SET symbol_ids = p_symbol_ids, partial = p_partial WHERE write_id = p_write_id;
   v_wanted := ingest.slice_wanted(p_slice_id);
   SELECT s.held INTO STRICT v_held FROM ingest.slices s WHERE s.slice_id = p_slice_id;
@@ -1278,8 +1281,8 @@ BEGIN
 END $function$
 ;
 
---: function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean)
-CREATE OR REPLACE FUNCTION ingest.end_delete(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_calendar text, p_bars integer, p_validated integer, p_rejects integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_tail bytea, p_sessions integer, p_days date[], p_day_bars integer[], p_day_regular integer[], p_deleted datemultirange, p_end_date date, p_cursor timestamp with time zone, p_done boolean)
+--: function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange)
+CREATE OR REPLACE FUNCTION ingest.end_delete(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_timeframe smallint, p_calendar text, p_bars integer, p_validated integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_tail bytea, p_sessions integer, p_days date[], p_day_bars integer[], p_day_regular integer[], p_end_date date, p_cursor timestamp with time zone, p_done boolean, p_rejects integer, p_deleted datemultirange)
  RETURNS smallint
  LANGUAGE plpgsql
 AS $function$
@@ -1938,11 +1941,11 @@ REVOKE ALL ON FUNCTION ingest.close_slice(bigint,bigint,smallint,text) FROM PUBL
 --: grant on function ingest.close_slice(bigint,bigint,smallint,text) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.close_slice(bigint,bigint,smallint,text) TO mdw_ingest;
 
---: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) to PUBLIC
-REVOKE ALL ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) FROM PUBLIC;
+--: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange) FROM PUBLIC;
 
---: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) to mdw_ingest
-GRANT EXECUTE ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],datemultirange,date,timestamp with time zone,boolean) TO mdw_ingest;
+--: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange) TO mdw_ingest;
 
 --: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval) FROM PUBLIC;
