@@ -14,6 +14,7 @@ import asyncio
 import time
 import traceback
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -35,7 +36,7 @@ from services.kit.scopes import allows
 from services.kit.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     import grpc
     from google.protobuf.message import Message
@@ -83,8 +84,8 @@ class Answering:
         self._open = 0
         self._loop = asyncio.get_running_loop()
         self._lines = CallLines()
-        self.ready: Callable[[], bool] = lambda: True
-        """False until the schema is verified: calls are answered UNAVAILABLE."""
+        self.ready = False
+        """True once the schema is verified: before that calls are answered UNAVAILABLE."""
         self.recheck_seconds = RECHECK_SECONDS
 
     @property
@@ -199,7 +200,7 @@ class Answering:
 
     def _admit(self) -> None:
         """Refuses before anything is done while rows cannot be written, or too many calls are open."""
-        if not self.ready():
+        if not self.ready:
             raise Unavailable("DATABASE_UNAVAILABLE", "the service is not ready", retry_after=1.0)
         if self._recorder.down:
             raise Unavailable("DATABASE_UNAVAILABLE", "the audit log cannot be written", retry_after=1.0)
@@ -279,9 +280,9 @@ class Answering:
         row = self._row(call, method, error)
         if row is None:
             return error
-        if self._recorder.down:
+        if not call.begun and self._recorder.down:
             self._recorder.floods.count(row)
-            return error or Unavailable("DATABASE_UNAVAILABLE", "the audit log cannot be written", retry_after=1.0)
+            return error
         future = self._recorder.submit(row) if call.begun else self._recorder.floods.record(row)
         if not wait:
             return error
@@ -308,6 +309,9 @@ class Answering:
         seconds = time.monotonic() - call.start
         self._metrics.ended(method, code, seconds, call.messages, error.audit_reason if error is not None else "")
         fields = {
+            "event": "call",
+            "level": "info",
+            "timestamp": datetime.now(UTC),
             "method": call.method,
             "code": code,
             "ms": round(seconds * 1e3, 2),

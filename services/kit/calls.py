@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import random
 import time
 from contextvars import ContextVar
 from functools import lru_cache
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from services.kit.errors import MdwError
     from services.kit.principals import Principal
+
+_bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - see new_id
+# Version 4 in bits 76 to 79, variant 1 in bits 62 and 63.
+_FREE = (1 << 128) - 1 ^ (0xF << 76) ^ (0x3 << 62)
+_VERSION_4 = (0x4 << 76) | (0x2 << 62)
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -77,11 +83,8 @@ class Call:
 
 
 def new_id() -> UUID:
-    """Returns a random UUID (version 4)."""
-    raw = bytearray(os.urandom(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    return UUID(bytes(raw))
+    """Returns a random UUID (version 4): unique, and no secret, so a fast generator will do."""
+    return UUID((_bits(128) & _FREE | _VERSION_4).to_bytes(16))
 
 
 _current: ContextVar[Call] = ContextVar("mdw_call")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.kit.log import redact
@@ -49,7 +50,7 @@ def entry(call: Call, code: int, reason: str = "", *, messages: int = 0, count: 
         call.key_id,
         call.key_preview,
         call.method if call.begun else clean(call.method, 200),
-        " ".join(call.scopes),
+        _joined(call.scopes),
         code,
         clean(reason, 200) if reason else "",
         call.peer,
@@ -58,6 +59,11 @@ def entry(call: Call, code: int, reason: str = "", *, messages: int = 0, count: 
         messages,
         count,
     )
+
+
+@lru_cache(maxsize=1_024)
+def _joined(scopes: tuple[str, ...]) -> str:
+    return " ".join(scopes)
 
 
 def placeholder(bad: Entry) -> Entry:

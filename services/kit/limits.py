@@ -29,20 +29,17 @@ class Buckets:
         self._full_at: dict[Hashable, float] = {}
         self._capacity = capacity
 
-    def wait(self, key: Hashable, rate: float, burst: float, now: float | None = None) -> float:
-        """Returns the seconds until a token is there; 0 if one is there now. Takes none."""
-        now = time.monotonic() if now is None else now
-        return max(0.0, self._full_at.get(key, now) - now - (burst - 1.0) / rate)
-
     def take(self, key: Hashable, rate: float, burst: float, now: float | None = None) -> float:
-        """Takes a token if there is one, and returns what `wait` would have."""
+        """Takes a token if there is one, and returns the seconds until one is there; 0 if one was taken."""
         now = time.monotonic() if now is None else now
-        wait = self.wait(key, rate, burst, now)
-        if wait == 0.0:
-            self._full_at[key] = max(now, self._full_at.get(key, now)) + 1.0 / rate
-            if len(self._full_at) > self._capacity:
-                self._prune(now)
-        return wait
+        full_at = max(now, self._full_at.get(key, now))
+        wait = full_at - now - (burst - 1.0) / rate
+        if wait > 0.0:
+            return wait
+        self._full_at[key] = full_at + 1.0 / rate
+        if len(self._full_at) > self._capacity:
+            self._prune(now)
+        return 0.0
 
     def give_back(self, key: Hashable, rate: float) -> None:
         """Returns a token that `take` took."""

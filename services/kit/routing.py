@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from services.kit.answering import Answering
     from services.kit.methods import Method
+
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 _MAX_PATH = 200
 
@@ -24,48 +28,69 @@ class Router(grpc.GenericRpcHandler):
         self._methods.update((method.path, method) for method in methods)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
-        path = handler_call_details.method
-        method = self._methods.get(path)
-        ticket = _Ticket(self._answering, path[:_MAX_PATH])
+        method = self._methods.get(handler_call_details.method)
         if method is None:
-            return self._unknown(path, ticket)
-        # No deserializer: a body that is no message must reach the handler, to be answered and recorded.
-        if method.streaming:
-            return self._stream(method, ticket)
-        return self._unary(method, ticket)
-
-    def _unary(self, method: Method, ticket: _Ticket) -> grpc.RpcMethodHandler[Any, Any]:
-        async def handle(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            ticket.used = True
-            return await self._answering.unary(method, body, context)
-
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-    def _stream(self, method: Method, ticket: _Ticket) -> grpc.RpcMethodHandler[Any, Any]:
-        async def handle(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            ticket.used = True
-            await self._answering.stream(method, body, context)
-
-        return grpc.unary_stream_rpc_method_handler(handle)
-
-    def _unknown(self, path: str, ticket: _Ticket) -> grpc.RpcMethodHandler[Any, Any]:
-        async def handle(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            ticket.used = True
-            await self._answering.unknown(path[:_MAX_PATH], context)
-
-        return grpc.stream_stream_rpc_method_handler(handle)
+            return _Unknown(self._answering, handler_call_details.method[:_MAX_PATH])
+        return (_Stream if method.streaming else _Unary)(self._answering, method.path, method)
 
 
-class _Ticket:
-    """Dies with the handler; unused, it says that gRPC ended the call itself (an oversized body, a reset)."""
+class _Handler(grpc.RpcMethodHandler):  # type: ignore[type-arg]
+    """The handler of one call. It dies with the call: unused, gRPC has ended the call itself (a big body, a reset).
 
-    __slots__ = ("_answering", "_path", "used")
+    The methods are given out by properties, since a bound method kept in the handler would keep it alive.
+    """
 
-    def __init__(self, answering: Answering, path: str) -> None:
+    request_streaming = False
+    response_streaming = False
+    # No deserializer: a body that is no message must reach the handler, to be answered and recorded.
+    request_deserializer = None
+    response_serializer = None
+    unary_unary: Callable[..., Any] | None = None
+    unary_stream: Callable[..., Any] | None = None
+    stream_unary: Callable[..., Any] | None = None
+    stream_stream: Callable[..., Any] | None = None
+
+    def __init__(self, answering: Answering, path: str, method: Any = None) -> None:
         self._answering = answering
         self._path = path
-        self.used = False
+        self._method = method
+        self._used = False
 
     def __del__(self) -> None:
-        if not self.used:
+        if not self._used:
             self._answering.unread_soon(self._path)
+
+
+class _Unary(_Handler):
+    @property
+    def unary_unary(self) -> Callable[..., Any]:  # type: ignore[override]
+        return self._handle
+
+    async def _handle(self, body: bytes, context: Context) -> bytes:
+        self._used = True
+        return await self._answering.unary(self._method, body, context)
+
+
+class _Stream(_Handler):
+    response_streaming = True
+
+    @property
+    def unary_stream(self) -> Callable[..., Any]:  # type: ignore[override]
+        return self._handle
+
+    async def _handle(self, body: bytes, context: Context) -> None:
+        self._used = True
+        await self._answering.stream(self._method, body, context)
+
+
+class _Unknown(_Handler):
+    request_streaming = True
+    response_streaming = True
+
+    @property
+    def stream_stream(self) -> Callable[..., Any]:  # type: ignore[override]
+        return self._handle
+
+    async def _handle(self, _requests: Any, context: Context) -> None:
+        self._used = True
+        await self._answering.unknown(self._path, context)

@@ -83,11 +83,9 @@ class Server:
             metrics=self.metrics,
             throttle=PeerThrottle(rate=float(settings.peer_failures_per_second)),
         )
-        self.answering.ready = lambda: self._verified
         self._schema = schema
         self._router = Router(self.answering)
         self._services: list[str] = []
-        self._verified = False
         self._servers: list[grpc.aio.Server] = []
         self._preparations: list[Callable[[], Awaitable[Any]]] = []
         self._closers: list[Callable[[], Any]] = []
@@ -207,7 +205,7 @@ class Server:
         self.background.watch(await self.recorder.start())
         for step in self._preparations:
             await _until_available(step)
-        self._verified = True
+        self.answering.ready = True
         await self.readiness.check()
         self.background.add("readiness", self.readiness.run)
         self.background.start()

@@ -56,8 +56,8 @@ def test_records_of_other_libraries_come_through_redacted(lines):
 
 async def test_call_lines_are_written_together(lines):
     call_lines = log.CallLines()
-    call_lines.write({"method": "ListBars", "code": "OK"})
-    call_lines.write({"method": keys.new_secret(), "code": "OK"})
+    call_lines.write({"event": "call", "method": "ListBars", "code": "OK"})
+    call_lines.write({"event": "call", "method": keys.new_secret(), "code": "OK"})
     assert [line for line in lines() if line["event"] == "call"] == []
     await asyncio.sleep(log.FLUSH_SECONDS * 2)
     first, second = (line for line in lines() if line["event"] == "call")
@@ -69,7 +69,7 @@ async def test_levels_hold_for_call_lines(lines):
     stream = io.StringIO()
     log.configure(level="WARNING", form="json", stream=stream)
     call_lines = log.CallLines()
-    call_lines.write({"method": "ListBars"})
+    call_lines.write({"event": "call", "method": "ListBars"})
     call_lines.flush()
     assert stream.getvalue() == ""
 
