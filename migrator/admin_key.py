@@ -102,7 +102,7 @@ async def _shown(changes: Changes, *, another: bool) -> AdminKey:
     key = await new_admin(changes, lambda: secret, even_if_one=another)
     if not key.made:
         return _present(key, None)
-    return AdminKey(key, "made", "the secret is shown below, this once", shown=secret)
+    return AdminKey(key, "made", "the secret was shown above, this once", shown=secret)
 
 
 def _with_file(key: Registered, what_happened: str, where: str, path: Path) -> AdminKey:

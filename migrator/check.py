@@ -19,7 +19,6 @@ OUTSIDE_ONLY = frozenset(
         ("CREATE", "DATABASE"),
         ("CREATE", "SUBSCRIPTION"),
         ("CREATE", "TABLESPACE"),
-        ("DISCARD", "ALL"),
         ("DROP", "DATABASE"),
         ("DROP", "SUBSCRIPTION"),
         ("DROP", "TABLESPACE"),
@@ -73,6 +72,8 @@ def _wrong(migration: Migration, statement: Statement) -> list[tuple[str, str]]:
         return [(f"{verbs[0]} inside a migration", "each file is one transaction already: remove it")]
     if verbs[0] == "COPY" and "STDIN" in statement.words:
         return [("COPY FROM STDIN, whose data only psql can send", "write INSERT .. VALUES")]
+    if verbs[:2] == ("DISCARD", "ALL"):
+        return [("DISCARD ALL would give the migrator's lock away", "each file begins in a fresh session's settings")]
     if not migration.no_transaction and needs_no_transaction(statement):
         return [(f"{' '.join(verbs[:2])} cannot run inside a transaction", NO_TRANSACTION_HINT)]
     if migration.no_transaction and "INDEX" in verbs[1:3] and verbs[0] == "CREATE" and _nameless(statement):

@@ -51,7 +51,15 @@ async def _run(options: argparse.Namespace, output: Output, environ: Mapping[str
     options.environ = environ
     dsn = database_url(environ) if options.needs_database else ""
     command: Command = import_module(f"migrator.{options.module}").run
-    return await command(options, output, dsn)
+    try:
+        return await command(options, output, dsn)
+    except (MigratorError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        connect = import_module("migrator.connect")
+        if not isinstance(error, connect.UNREACHABLE):
+            raise
+        raise connect.explained(error) from error
 
 
 def database_url(environ: Mapping[str, str]) -> str:

@@ -65,10 +65,13 @@ class Bootstrap:
         count = await verify(
             self.dsn, self.options.folder, wait=self.options.wait, allow_ahead=self.options.allow_ahead
         )
-        self._finish("verify", f"the catalog is what the files produce ({count} objects)")
+        agrees = f"the catalog is what the files produce ({count} objects)"
+        self._finish("verify", agrees if count else "not compared: the database is ahead of this release")
 
     async def _keys(self, changes: Changes) -> None:
         self.admin = await ensure_admin_key(changes, self.options, self.environ, terminal=self._on_terminal())
+        if self.admin.shown:  # at once: were a later step to fail, nobody would have seen it
+            self.output.say(f"\n  {self.admin.shown}\n\nis the admin key, shown this once: keep it now.\n")
         self._log_made(self.admin.key)
         lines = [f"admin: {self.admin.key.preview}.. {self.admin.what_happened}"]
         for variable, (display_name, scopes) in SERVICE_KEYS.items():
@@ -115,12 +118,7 @@ class Bootstrap:
             },
             "next": steps,
         }
-        shown = (
-            f"\n  {self.admin.shown}\n\nis the admin key, shown this once: keep it now.\n\n" if self.admin.shown else ""
-        )
-        self.output.result(
-            fields, shown + "\n".join(["Next, once the services run:", *(f"  {step}" for step in steps)])
-        )
+        self.output.result(fields, "\n".join(["Next, once the services run:", *(f"  {step}" for step in steps)]))
 
     def stopped(self, error: MigratorError) -> MigratorError:
         """Adds to an error what was done before it and what to do next."""
@@ -139,8 +137,8 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     bootstrap = Bootstrap(options, output, dsn, options.environ)
     try:
         return await bootstrap.run()
-    except MigratorError as error:
-        raise bootstrap.stopped(error) from error
+    except (MigratorError, *connect.UNREACHABLE) as error:
+        raise bootstrap.stopped(connect.explained(error)) from error
 
 
 def refuse_shared_keys(environ: Mapping[str, str]) -> None:

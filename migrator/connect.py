@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from migrator.errors import BadFiles, TryAgain
+from migrator.errors import BadFiles, MigratorError, SqlFailed, TryAgain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -166,6 +166,16 @@ async def close(conn: asyncpg.Connection) -> None:
         await conn.close(timeout=2)
     except UNREACHABLE:
         conn.terminate()
+
+
+def explained(error: Exception) -> MigratorError:
+    """Returns what an error of the connection or of a statement means for the exit code."""
+    if isinstance(error, MigratorError):
+        return error
+    if isinstance(error, (TimeoutError, *LOST)):
+        return TryAgain.of("", f"the connection was lost: {_plain(error)}", "run it again")
+    hint = "run it as the role that owns the schema" if isinstance(error, asyncpg.InsufficientPrivilegeError) else ""
+    return SqlFailed.of("", _plain(error), hint)
 
 
 def _plain(error: Exception) -> str:

@@ -341,7 +341,29 @@ async def test_drift_stops_it_before_any_key(
     assert not exists(key_file)
 
 
-def on_a_terminal(url: str, *arguments: str) -> str:
+async def test_a_role_without_the_privileges_is_told_and_what_was_done(
+    database: MigratedDatabase, command: Command, key_file: Path
+) -> None:
+    ended = await command(database.symbols_url, "bootstrap", "--key-file", str(key_file))
+    assert ended.code == 1
+    assert "permission denied" in ended.err
+    assert "run it as the role that owns the schema" in ended.err
+    assert "bootstrap stopped at step 3 of 5 (keys); done and kept: migrate, verify" in ended.err
+
+
+async def test_a_secret_is_shown_before_a_later_step_can_fail(url: str, conn: asyncpg.Connection) -> None:
+    await conn.execute("ALTER TABLE symbols.symbols ALTER symbol_id RESTART WITH 2147483647")
+    try:
+        seen = await asyncio.to_thread(on_a_terminal, url, "bootstrap", code=1)
+    finally:
+        await conn.execute("ALTER TABLE symbols.symbols ALTER symbol_id RESTART WITH 1")
+    shown = [word for word in seen.split() if keys.is_well_formed(word)]
+    assert "bootstrap stopped at step 4 of 5 (symbols); done and kept: migrate, verify, keys" in seen
+    assert [row["digest"] for row in await conn.fetch(KEYS)] == [keys.digest(secret) for secret in shown]
+    assert len(shown) == 1
+
+
+def on_a_terminal(url: str, *arguments: str, code: int = 0) -> str:
     """Returns what a person sees."""
     reader, writer = os.openpty()
     environ = {"DATABASE_URL": url, "PATH": os.environ["PATH"]}
@@ -359,7 +381,7 @@ def on_a_terminal(url: str, *arguments: str) -> str:
             break
         seen += data
     os.close(reader)
-    assert process.wait() == 0, seen
+    assert process.wait() == code, seen
     return seen.decode().replace("\r\n", "\n")
 
 

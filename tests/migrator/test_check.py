@@ -72,13 +72,17 @@ def test_transaction_control_is_refused(folder: Folder, sql: str) -> None:
         "DROP TABLESPACE s",
         "ALTER TABLE t DETACH PARTITION p CONCURRENTLY",
         "CLUSTER",
-        "DISCARD ALL",
     ],
 )
 def test_what_cannot_run_in_a_transaction_needs_the_marker(folder: Folder, sql: str) -> None:
     assert "no-transaction" in str(refusal(folder, sql))
     check(load(folder.add("0001_a.sql", ALONE + sql).path))
     assert runs_alone(load(folder.path)[0])
+
+
+@pytest.mark.parametrize("marker", ["", ALONE])
+def test_what_would_give_the_lock_away_is_refused(folder: Folder, marker: str) -> None:
+    assert "lock away" in str(refusal(folder, marker + "DISCARD ALL"))
 
 
 def test_a_no_transaction_file_holds_one_statement(folder: Folder) -> None:
