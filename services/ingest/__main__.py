@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from mdw.ingest.v1 import bars_pb2, ingest_pb2
-from mdw_client.channel import aio_channel
 from services.ingest.bar_servicer import BarServicer
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.overview import Overview
@@ -22,6 +21,7 @@ from services.ingest.store.symbols import SymbolStore
 from services.ingest.watching import Watching
 from services.kit.db import Database
 from services.kit.paging import PageTokens
+from services.kit.peers import channel_to
 from services.kit.process import serve
 from services.kit.recorder import Recorder
 from services.kit.remote import RemoteAuthenticator
@@ -38,7 +38,7 @@ async def build(settings: IngestSettings) -> Server:
         settings.database_url, size=settings.pool_size, application_name="mdw ingest", pooler=settings.database_pooler
     )
     recorder = Recorder(db, service="ingest")
-    channel = aio_channel(settings.auth_target, allow_plaintext=settings.allow_plaintext)
+    channel = channel_to(settings.auth_target, settings)
     authenticator = RemoteAuthenticator(channel, settings.read_service_key)
     server = Server(settings, service="ingest", db=db, recorder=recorder, authenticator=authenticator, schema=SCHEMA)
     server.on_close(channel.close)

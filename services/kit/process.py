@@ -34,8 +34,12 @@ def serve(kind: type[Kind], build: Callable[[Kind], Awaitable[Server]]) -> int:
         print(error, file=sys.stderr)  # noqa: T201 - one line for a person; logging is not set up yet
         return EXIT_USAGE
     log.configure(level=settings.log_level, form=settings.log_format)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-        return runner.run(_serve(settings, build))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+            return runner.run(_serve(settings, build))
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - one line for a person, as above
+        return EXIT_USAGE
 
 
 async def _serve(settings: Kind, build: Callable[[Kind], Awaitable[Server]]) -> int:

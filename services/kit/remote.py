@@ -30,11 +30,12 @@ class RemoteAuthenticator(KeyCache):
         super().__init__(self._validate, **options)
         self._stub = auth_pb2_grpc.AuthServiceStub(channel)
         self._service_key = service_key
+        self._last_key = ""
         self._refused = False
 
     async def check_own_key(self) -> str:
         """Returns what is wrong with the service's own key, or ''; raises Unavailable if the auth service is away."""
-        await self._ask_auth(self._service_key())
+        await self._ask_auth(self._own_key())
         return "the auth service refuses this service's own key" if self._refused else ""
 
     async def _validate(self, secret: str) -> Principal | None:
@@ -47,7 +48,7 @@ class RemoteAuthenticator(KeyCache):
         """Returns the answer, None if our own key is refused."""
         request = auth_pb2.ValidateKeyRequest(secret=secret)
         try:
-            metadata = (("x-api-key", self._service_key()),)
+            metadata = (("x-api-key", self._own_key()),)
             answer = await self._stub.ValidateKey(request, metadata=metadata, timeout=LOOKUP_SECONDS)
         except grpc.aio.AioRpcError as error:
             self._note(refused=error.code() in _REFUSED)
@@ -58,6 +59,17 @@ class RemoteAuthenticator(KeyCache):
             raise Unavailable("AUTH_UNAVAILABLE", "this service's own key cannot be read", retry_after=1.0) from error
         self._note(refused=False)
         return answer
+
+    def _own_key(self) -> str:
+        """Returns our key; while its file is being replaced, the one read last. Raises SettingsError before that."""
+        try:
+            key = self._service_key()
+        except SettingsError:
+            if not self._last_key:
+                raise
+            key = ""
+        self._last_key = key or self._last_key
+        return self._last_key
 
     def _note(self, *, refused: bool) -> None:
         if refused and not self._refused:

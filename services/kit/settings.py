@@ -100,10 +100,7 @@ class ServiceSettings(Settings):
             raise SettingsError("TLS_CERT_FILE: needs TLS_KEY_FILE, and the other way round")
         if self.tls_client_ca_file and self.tls_cert_file is None:
             raise SettingsError("TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE")
-        for name in ("tls_cert_file", "tls_key_file", "tls_client_ca_file"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise SettingsError(f"{name.upper()}: {path} is not a file")
+        check_files(self, "tls_cert_file", "tls_key_file", "tls_client_ca_file")
         if self.tls_cert_file is None and not self.allow_plaintext and not is_loopback(self.listen_address):
             raise SettingsError(
                 f"LISTEN_ADDRESS: {self.listen_address} is not loopback: set TLS_CERT_FILE and TLS_KEY_FILE, "
@@ -118,9 +115,20 @@ class ClientSettings(Settings):
     auth_target: str = "127.0.0.1:15051"
     service_key: str = secret(default="")
     service_key_file: Path | None = None
+    mdw_tls_ca_file: Path | None = None
+    """Roots that the other services' certificates are trusted by; unset: plaintext. As `mdw_client` reads it."""
+    mdw_tls_cert_file: Path | None = None
+    """What this service shows the others, where they ask for it."""
+    mdw_tls_key_file: Path | None = None
+    mdw_allow_plaintext: bool = False
 
     def check(self) -> None:
         super().check()
+        check_files(self, "mdw_tls_ca_file", "mdw_tls_cert_file", "mdw_tls_key_file")
+        if (self.mdw_tls_cert_file is None) != (self.mdw_tls_key_file is None):
+            raise SettingsError("MDW_TLS_CERT_FILE: needs MDW_TLS_KEY_FILE, and the other way round")
+        if self.mdw_tls_cert_file and self.mdw_tls_ca_file is None:
+            raise SettingsError("MDW_TLS_CERT_FILE: needs MDW_TLS_CA_FILE")
         if not self.service_key and self.service_key_file is None:
             raise SettingsError("SERVICE_KEY: is not set, nor is SERVICE_KEY_FILE")
 
@@ -147,6 +155,14 @@ def check_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > MAX_PORT:
         raise SettingsError(f"{name}: {address!r} is not host:port")
+
+
+def check_files(settings: Settings, *names: str) -> None:
+    """Raises SettingsError if one of these fields names a file that is not there."""
+    for name in names:
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise SettingsError(f"{name.upper()}: {path} is not a file")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from mdw.symbols.v1 import symbols_pb2
-from mdw_client.channel import aio_channel
 from services.kit.db import Database
 from services.kit.paging import PageTokens
+from services.kit.peers import channel_to
 from services.kit.process import serve
 from services.kit.recorder import Recorder
 from services.kit.remote import RemoteAuthenticator
@@ -43,7 +43,7 @@ async def build(settings: SymbolsSettings) -> Server:
         pooler=settings.database_pooler,
     )
     recorder = Recorder(db, service="symbols")
-    channel = aio_channel(settings.auth_target, allow_plaintext=settings.allow_plaintext)
+    channel = channel_to(settings.auth_target, settings)
     authenticator = RemoteAuthenticator(channel, settings.read_service_key)
     server = Server(settings, service="symbols", db=db, recorder=recorder, authenticator=authenticator, schema=SCHEMA)
     server.on_close(channel.close)
