@@ -122,7 +122,7 @@ def histories(draw):
 
 
 @given(histories())
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_any_order_of_answers_ends_in_the_newest_ones(history):
     said, order = history
     store = Store()

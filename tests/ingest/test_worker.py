@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from deploy.local.faults import parse_faults
 from deploy.local.replay import Plan
 from services.ingest.fetching import Patience
+from services.ingest.store import slices
 from tests.ingest.working import (
     CANCELLED,
     CRYPTO,
@@ -287,3 +288,119 @@ async def test_a_wrong_series_poisons_the_slice_and_not_the_worker(work):
         await work.drain(await work.worker(replay.url, patience=Patience(attempts=2, first_wait=0.01)))
     (row,) = await work.slices()
     assert (row["state"], row["reason"][:13]) == (FAILED, "a part failed")
+
+
+FULL_DISK = """
+CREATE FUNCTION ingest.no_space() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+END $$;
+CREATE TRIGGER no_space BEFORE INSERT ON ingest.bars FOR EACH STATEMENT EXECUTE FUNCTION ingest.no_space()
+"""
+SPACE_AGAIN = "DROP TRIGGER IF EXISTS no_space ON ingest.bars; DROP FUNCTION IF EXISTS ingest.no_space()"
+
+
+async def test_a_full_disk_pauses_the_job_and_resuming_goes_on_where_it_stopped(work):
+    await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+    async with replaying() as replay:
+        worker = await work.worker(replay.url)
+        try:
+            await work.sql.execute(FULL_DISK)
+            await worker.step()
+        finally:
+            await work.sql.execute(SPACE_AGAIN)
+        (row,) = await work.slices()
+        assert (row["state"], row["held"], row["attempts"]) == (PENDING, True, 0)
+        state, reason = await work.sql.fetchrow("SELECT state, pause_reason FROM ingest.backfills")
+        assert (state, "No space left" in reason) == (PAUSED, True)
+        await work.sql.execute("UPDATE ingest.backfills SET state = 2, pause_reason = ''")
+        await work.sql.execute("UPDATE ingest.slices SET held = false")
+        await work.drain(worker)
+    assert (await work.slices())[0]["inserted"] == 252
+
+
+async def test_a_job_that_is_paused_while_a_page_is_written_rests_after_it(work):
+    await work.backfill("SPY", "2020-12-15", "2020-12-18", MINUTE, ETF)
+    async with replaying() as replay:
+        worker = await work.worker(replay.url, page_bars=100)
+        await worker.step()
+        await work.sql.execute("UPDATE ingest.backfills SET state = 3, pause_reason = 'lunch'")
+        await worker.step()
+        await worker.step()
+    (row,) = await work.slices()
+    assert (row["state"], row["held"], row["inserted"], row["requests"]) == (PENDING, True, 100, 1)
+
+
+async def test_a_grant_is_given_back_when_somebody_else_took_the_last_slice(work, monkeypatch):
+    await work.sql.execute("DELETE FROM ingest.limiter")
+    async with replaying() as replay:
+        worker = await work.worker(replay.url, per_minute=1, slot_seconds=60)
+        monkeypatch.setattr(slices, "has_due", always)
+        await worker.step()
+        await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+        await worker.step()
+        await work.backfill("MSFT", "2005-01-03", "2005-12-30")
+        assert 0 < await worker.step() <= 5
+    assert [row["state"] for row in await work.slices()] == [SUCCEEDED, PENDING]
+
+
+async def always(_):
+    return True
+
+
+async def test_a_request_that_could_not_be_sent_in_time_is_not_counted(work, monkeypatch):
+    await work.sql.execute("DELETE FROM ingest.limiter")
+    await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+    async with replaying() as replay:
+        worker = await work.worker(replay.url, per_minute=5)
+        monkeypatch.setattr("services.ingest.store.limiter.GRANT_SECONDS", -1.0)
+        await worker.step()
+    (row,) = await work.slices()
+    assert (row["state"], row["requests"], row["attempts"], len(replay.served)) == (PENDING, 0, 0, 0)
+
+
+async def test_tries_at_once_are_counted_and_take_their_own_grants(work):
+    await work.sql.execute("DELETE FROM ingest.limiter")
+    await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+    async with replaying(parse_faults("500:times=2")) as replay:
+        worker = await work.worker(replay.url, per_minute=3)
+        await worker.step()
+        assert await worker._limiter.take() is None
+    (row,) = await work.slices()
+    assert (row["state"], row["requests"], row["attempts"]) == (SUCCEEDED, 3, 0)
+
+
+async def test_a_slice_whose_workers_are_lost_again_and_again_fails(work):
+    await work.backfill("AAPL", "2005-01-03", "2005-12-30")
+    for _ in range(3):
+        await slices.claim(work.db, "a worker that dies of it", timedelta(seconds=60))
+        await slices.free_lost(work.db, lambda _: True)
+    async with replaying() as replay:
+        worker = await work.worker(replay.url, patience=Patience(attempts=3))
+        await worker.step()
+    (row,) = await work.slices()
+    assert (row["state"], row["reason"], len(replay.served)) == (FAILED, "the worker was lost", 0)
+
+
+async def test_a_market_that_the_plan_does_not_include_is_outside_it_as_a_whole(work):
+    symbol = await work.backfill("X:BTCUSD", "2019-01-01", "2019-12-31", DAY, CRYPTO)
+    async with replaying(parse_faults("200")) as replay:
+        await work.drain(await work.worker(replay.url))
+    (row,) = await work.slices()
+    assert (row["state"], row["requests"]) == (OUTSIDE_PLAN, 1)
+    assert "not entitled" in row["reason"]
+    assert ranges((await work.series(symbol))["outside_plan"]) == [(date(2019, 1, 1), date(2020, 1, 1))]
+
+
+async def test_what_failed_and_is_fetched_later_is_no_longer_failed(work):
+    symbol = await work.backfill("AAPL", "2005-01-03", "2005-01-31")
+    async with replaying(parse_faults("500:times=30")) as replay:
+        worker = await work.worker(replay.url)
+        await work.drain(worker)
+        assert ranges((await work.series(symbol))["failed"]) == [(date(2005, 1, 3), date(2005, 2, 1))]
+        replay.faults = []
+        await work.start(Ask(symbol, "AAPL", "2005-01-03", "2005-01-31"))
+        await work.drain(worker)
+    series = await work.series(symbol)
+    assert (ranges(series["failed"]), series["last_error"]) == ([], "")
+    assert ranges(series["asked"]) == [(date(2005, 1, 3), date(2005, 2, 1))]

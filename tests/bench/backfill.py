@@ -1,0 +1,160 @@
+"""Bench `backfill`: from HTTP pages to committed bars, two worker processes, a provider on this machine, no limiter.
+
+The limit is a server-side COPY BINARY of as many rows into the same table. The rival is the obvious script: Polygon's
+official client (the package `massive`, left out where it is not installed) and an upsert by executemany.
+`python -m tests.bench.backfill [ROUNDS]` runs it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import httpx
+
+from deploy.local.children import Child
+from services.ingest.calendar import EVERY_DAY
+from services.ingest.store import sessions
+from services.kit.db import Database
+from tests.bench.server import migrated_server, row
+from tests.bench.writing import UPSERT, Bench
+from tests.ingest.processes import ROOT, crew
+from tests.ingest.working import MINUTE, STOCK, Ask, Desk
+
+if TYPE_CHECKING:
+    from tests.bench.server import Server
+
+ROUNDS = 5
+TICKERS, FIRST, LAST = 8, "2019-01-02", "2020-12-31"
+BARS_EACH = 505 * 390
+TARGET, TIMES_RIVAL = 0.65, 7.0
+READY = "replay of Polygon on "
+
+RIVAL = """
+import asyncio, sys, time, asyncpg
+from datetime import datetime, timezone
+from massive import RESTClient
+base, dsn, ticker, first, last, symbol_id, upsert = sys.argv[1:]
+async def main():
+    conn = await asyncpg.connect(dsn)
+    start = time.perf_counter()
+    client = RESTClient("replay", base=base)
+    rows = [
+        (datetime.fromtimestamp(a.timestamp / 1000, timezone.utc), a.open, a.high, a.low, a.close, a.vwap, a.volume,
+         int(symbol_id), a.transactions)
+        for a in client.list_aggs(ticker, 1, "minute", first, last, adjusted=False, limit=50000)
+    ]
+    await conn.executemany(upsert, rows)
+    print(len(rows) / (time.perf_counter() - start))
+asyncio.run(main())
+"""
+
+
+async def rows(server: Server, rounds: int = ROUNDS) -> list[dict[str, object]]:
+    """Measures the row, limit and backfill in turns."""
+    conn = await asyncpg.connect(server.superuser_url)
+    db = await Database.open(server.ingest_url, size=4, command_timeout=600)
+    desk = Desk(conn, db, server.ingest_url)
+    bench = Bench(server, conn, db, (await sessions.load(db))[EVERY_DAY])
+    measured = []
+    with tempfile.TemporaryDirectory() as folder:
+        provider, url = _start_provider(Path(folder))
+        try:
+            await _warm_up(url)
+            rival = await _rival(server, bench, url)
+            async with crew(Path(folder), server.ingest_url, url) as workers:
+                workers.start()
+                workers.start()
+                await workers.ready()
+                for _ in range(rounds + 1):
+                    limit = await bench.limit()
+                    ours = await _backfill(desk)
+                    measured.append((ours, (limit + await bench.limit()) / 2))
+        finally:
+            provider.stop()
+    await db.close()
+    await conn.close()
+    return [_row(measured[1:], rival)]
+
+
+async def _backfill(desk: Desk) -> float:
+    """Returns the rows a second of a job over all tickers, from its start to its last commit."""
+    asks = [
+        Ask(await desk.symbol(f"{number}.{time.monotonic_ns()}"), f"LOAD{number:05}", FIRST, LAST, MINUTE, STOCK)
+        for number in range(TICKERS)
+    ]
+    start = time.perf_counter()
+    await desk.start(*asks)
+    await desk.settled(600)
+    taken = time.perf_counter() - start
+    written = await desk.sql.fetchval(
+        "SELECT sum(inserted) FROM ingest.slices WHERE slice_id > $1", await _before(desk)
+    )
+    assert written == TICKERS * BARS_EACH, written
+    return TICKERS * BARS_EACH / taken
+
+
+async def _before(desk: Desk) -> int:
+    return int(await desk.sql.fetchval("SELECT max(slice_id) - $1 FROM ingest.slices", TICKERS))
+
+
+def _start_provider(folder: Path) -> tuple[Child, str]:
+    log = folder / "provider.log"
+    command = [sys.executable, "-m", "deploy.local.replay", "--load", f"{TICKERS}:{FIRST}:{LAST}"]
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"}
+    child = Child("provider", command, log=log, environ=environ, folder=ROOT)
+    for _ in range(600):
+        lines = [line for line in log.read_text().splitlines() if line.startswith(READY)]
+        if lines:
+            return child, lines[0].removeprefix(READY)
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+async def _warm_up(url: str) -> None:
+    """Has the provider make its pages, as the workers ask for them; it keeps them."""
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer replay"}, timeout=60) as http:
+        for number in range(TICKERS):
+            following = (
+                f"/v2/aggs/ticker/LOAD{number:05}/range/1/minute/{FIRST}/{LAST}?adjusted=false&sort=asc&limit=50000"
+            )
+            while following:
+                page = (await http.get(following)).json()
+                following = page.get("next_url", "").removeprefix("https://api.polygon.io")
+
+
+async def _rival(server: Server, bench: Bench, url: str) -> float | None:
+    """Returns the rows a second of the obvious script, for one ticker."""
+    if find_spec("massive") is None:
+        return None
+    symbol_id = str(await bench.symbol())
+    arguments = (url, server.superuser_url, "LOAD00000", FIRST, LAST, symbol_id, UPSERT)
+    command = [sys.executable, "-c", RIVAL, *arguments]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True, text=True)
+    return float(done.stdout)
+
+
+def _row(measured: list[tuple[float, float]], rival: float | None) -> dict[str, object]:
+    ours, limit = (statistics.median(one[at] for one in measured) for at in (0, 1))
+    ratio = statistics.median(one / beside for one, beside in measured)
+    reached = ratio >= TARGET and (rival is None or ours >= TIMES_RIVAL * rival)
+    return row("backfill", ours=ours, limit=limit, rival=rival, ratio=ratio, target=TARGET, reached=reached)
+
+
+async def main(*numbers: int) -> None:
+    async with migrated_server() as server:
+        print(json.dumps(await rows(server, *numbers), indent=2))  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*map(int, sys.argv[1:])))
