@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mdw.ingest.v1 import bars_pb2 as pb
+from mdw.type.v1 import type_pb2
 from mdw_client import words
 from mdw_client.cli import base
 from mdw_client.cli.backfill import TIMEFRAMES
@@ -80,8 +81,13 @@ def split(tickers: Sequence[str]) -> tuple[Ticker | list[Ticker], str]:
     *names, last = tickers
     if not names or last.lower() not in TIMEFRAMES.choices:
         names, last = [*names, last], "1d"
-    found: list[Ticker] = [int(name) if name.isdigit() else name for name in names]
+    found = tickers_of(names)
     return (found[0] if len(found) == 1 else found), last
+
+
+def tickers_of(names: Sequence[str]) -> list[Ticker]:
+    """Returns tickers, and symbol_ids for numbers."""
+    return [int(name) if name.isdigit() else name for name in names]
 
 
 def rows(chunk: Chunk, *, by_date: bool) -> Iterator[list[Any]]:
@@ -133,7 +139,8 @@ def _account(app: base.App, receipt: pb.Receipt, unresolved: Sequence[pb.Unresol
     """Says to stderr what the answer is, since stdout may carry its bars."""
     for each in unresolved:
         app.err.print(
-            f"left out: {each.ticker or each.symbol_id}: {words.spoken(_reasons(), each.reason)}", markup=False
+            f"left out: {each.ticker or each.symbol_id}: {words.spoken(type_pb2.ErrorReason, each.reason)}",
+            markup=False,
         )
     missing = f", {receipt.sessions_missing:,} sessions missing" if receipt.sessions_missing else ""
     empty = ""
@@ -141,9 +148,3 @@ def _account(app: base.App, receipt: pb.Receipt, unresolved: Sequence[pb.Unresol
         empty = f" ({words.spoken(pb.Receipt.EmptyReason, receipt.empty_reason).replace('_', ' ')})"
     as_of = receipt.as_of.ToJsonString() if receipt.HasField("as_of") else "unknown"
     app.err.print(f"{receipt.bars:,} bars{empty}{missing}, as of {as_of}", markup=False)
-
-
-def _reasons() -> Any:
-    from mdw.type.v1 import type_pb2  # noqa: PLC0415 # for this alone
-
-    return type_pb2.ErrorReason

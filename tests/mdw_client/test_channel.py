@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import grpc
@@ -18,6 +19,7 @@ from services.kit.errors import FailedPrecondition, Unavailable
 from tests.mdw_client.warehouse import Warehouse, in_turn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 AWAY = Unavailable("DATABASE_UNAVAILABLE", "the database is away", retry_after=1)
@@ -107,6 +109,52 @@ def test_finds_a_service_that_comes_back(warehouse: Warehouse) -> None:
         warehouse.start(address)
         stub.GetKey(GetKeyRequest())
     assert raised.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_the_state_of_a_connection_can_be_followed(warehouse: Warehouse) -> None:
+    ready = threading.Event()
+
+    def follow(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            ready.set()
+
+    with channel(warehouse.target) as made:
+        made.subscribe(follow, try_to_connect=True)
+        assert ready.wait(10)
+        made.unsubscribe(follow)
+
+
+async def test_it_can_on_asyncio(warehouse: Warehouse) -> None:
+    async with aio_channel(warehouse.target) as made:
+        state = made.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            await made.wait_for_state_change(state)
+            state = made.get_state()
+
+
+async def test_calls_with_many_requests_have_the_key_too(warehouse: Warehouse) -> None:
+    """No RPC of the warehouse has them; other services behind the same channel may."""
+    seen: list[str] = []
+
+    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        seen.append(dict(context.invocation_metadata())["x-api-key"])
+        return b"".join(requests)
+
+    def answers(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield answer(requests, context)
+
+    methods = {
+        "Join": grpc.stream_unary_rpc_method_handler(answer),
+        "Each": grpc.stream_stream_rpc_method_handler(answers),
+    }
+    warehouse._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Many", methods)])
+    with channel(warehouse.target, key="k") as made:
+        assert made.stream_unary("/test.Many/Join")(iter([b"a", b"b"])) == b"ab"
+        assert list(made.stream_stream("/test.Many/Each")(iter([b"a", b"b"]))) == [b"ab"]
+    async with aio_channel(warehouse.target, key="k") as amade:
+        assert await amade.stream_unary("/test.Many/Join")(iter([b"a", b"b"])) == b"ab"
+        assert [each async for each in amade.stream_stream("/test.Many/Each")(iter([b"c"]))] == [b"c"]
+    assert seen == ["k"] * 4
 
 
 @pytest.mark.parametrize("make", [channel, aio_channel])

@@ -30,6 +30,7 @@ from mdw_client.cli.status import HEALTH
 from services.kit import errors
 from tests.mdw_client.conftest import KEY
 from tests.mdw_client.market import Market
+from tests.mdw_client.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -369,6 +370,18 @@ def test_bars_are_a_table_on_a_terminal(market: Market, ran) -> None:
     found = ran("bars", "AAPL")
     assert "1,001" in found.out
     assert market.requests[0].last == 20
+
+
+def test_a_folder_is_kept_equal_to_the_bars(warehouse: Warehouse, ran, tmp_path: Path) -> None:
+    versions = Versions()
+    versions.change(1, {1: 10.0})
+    warehouse.answers["StreamBars"] = versions.stream
+    found = ran("sync", str(tmp_path), "--all-active")
+    assert (found.status, found.err) == (0, "")
+    assert found.out == f"{tmp_path}/1d: 1 symbols, 1 files written, as of 1970-01-01T00:00:01Z\n"
+    assert ran("sync", str(tmp_path), "1", "--json").objects[0]["files_written"] == 0
+    assert list(versions.requests[1].symbol_ids) == [1]
+    assert ran("sync", str(tmp_path), "--adjustment", "split").status == 2
 
 
 def test_refused_bars_and_audited_calls_are_listed(warehouse: Warehouse, ran) -> None:

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mdw_client import AsyncClient, Client, NotFound, PermissionDenied, Unauthenticated
@@ -20,6 +22,7 @@ from tests.support import auth_serving, environment, make_key, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -77,6 +80,20 @@ async def test_bars_come_back_the_same_as_of_then(admin: AsyncClient, database) 
     assert (after.receipt.bars, list(after.receipt.symbol_ids)) == (3, [apple])
     assert [bar.close async for bar in admin.bars.list("AAPL", order="time_desc")] == [13, 12, 10]
     assert (await admin.bars.latest(["AAPL"])).bars[0].bar.close == 13
+
+
+async def test_a_mirror_is_what_a_full_read_gives(admin: AsyncClient, database, tmp_path: Path) -> None:
+    history = History(database.ingest_url, database.admin_url)
+    apple, microsoft = await history.symbol("AAPL"), await history.symbol("MSFT")
+    await history.write(apple, days("2024-01-02", [10, 11, 12]))
+    await admin.sync(tmp_path, ["AAPL", "MSFT"])
+    await history.write(apple, days("2024-01-02", [10, 21, 12, 13]))
+    await history.write(microsoft, days("2024-01-02", [5]))
+    synced = await admin.sync(tmp_path)
+    full = (await admin.bars([apple, microsoft], as_of=synced.as_of)).to_arrow()
+    files = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "1d").glob("*.parquet"))])
+    assert files.to_pylist() == full.to_pylist()
+    assert (synced.symbols, synced.files) == (2, 2)
 
 
 async def test_the_blocking_client_reads_them_too(admin: AsyncClient, services, database) -> None:

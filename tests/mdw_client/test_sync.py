@@ -194,6 +194,24 @@ def test_a_file_takes_the_new_ticker_with_the_next_change(versions: Versions, cl
     assert [path.name for path in (tmp_path / "1d").glob("*.parquet")] == ["1_A_B.parquet"]
 
 
+def test_a_run_killed_between_the_new_name_and_the_old_leaves_one_file(
+    versions: Versions, client: Client, tmp_path: Path
+) -> None:
+    versions.change(1, {1: 10.0})
+    client.sync(tmp_path, all_active=True)
+    versions.tickers[1] = "NEW"
+    versions.change(1, {1: 11.0})
+    play(versions, client, tmp_path, ("kill", 2))
+    assert len(list((tmp_path / "1d").glob("*.parquet"))) == 2
+    client.sync(tmp_path)
+    assert stored(tmp_path) == {1: {1: 11.0}}
+    versions.tickers[1] = "AAA"
+    versions.change(1, {1: 12.0})
+    play(versions, client, tmp_path, ("kill", 2))
+    client.sync(tmp_path)
+    assert [path.name for path in (tmp_path / "1d").glob("*.parquet")] == ["1_AAA.parquet"]
+
+
 def test_a_folder_that_mirrors_another_question_is_left_alone(
     versions: Versions, client: Client, tmp_path: Path
 ) -> None:
