@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 from isal import isal_zlib
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from services.ingest.calendar import date_of
 from services.ingest.pages import PageError, decode_head, decode_page
@@ -117,7 +117,8 @@ class Polygon:
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(
             retry=retry_if_exception(_worth_another_try_at_once),
-            stop=stop_after_attempt(self._tries),
+            # The last try may take the whole timeout, and all of them must end within a lease.
+            stop=stop_after_attempt(self._tries) | stop_after_delay(self._timeout / 3),
             wait=wait_random_exponential(self._wait, max=_LONGEST_WAIT),
             reraise=True,
         )

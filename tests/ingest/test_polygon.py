@@ -261,3 +261,18 @@ async def test_an_answer_that_unzips_without_end_is_refused():
 async def test_the_next_page_begins_where_its_path_says(url, start):
     found, _ = await ask(body(next_url=url))
     assert next_start(found.head) == start
+
+
+async def test_tries_end_when_a_lease_would():
+    """A try that failed late is the last one: another could take as long again."""
+
+    async def slow_failure(_):
+        await asyncio.sleep(0.05)
+        return unread(answered(500))
+
+    provider = Provider(body())
+    client = Polygon("https://api.example", "secret", timeout=0.12, transport=httpx.MockTransport(slow_failure))
+    with pytest.raises(PassingError, match="500"):
+        await client.page(DAYS, sent_by=inf, again=provider)
+    await client.close()
+    assert provider.requests == []
