@@ -68,6 +68,7 @@ class Replay:
         *,
         key: str = "replay",
         market: Market | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
         public_url: str | None = OFFICIAL_URL,
         plan: Plan | None = None,
@@ -81,6 +82,7 @@ class Replay:
         self.served: deque[Served] = deque(maxlen=10_000)
         self.plan = plan or Plan()
         self._key = key
+        self._host = host
         self._port = port
         self._public_url = public_url
         self._today = today
@@ -90,8 +92,8 @@ class Replay:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> str:
-        """Listens on 127.0.0.1 and returns the base URL."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
+        """Listens and returns the base URL."""
+        self._server = await asyncio.start_server(self._connected, self._host, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
         return self.url
 
@@ -106,7 +108,7 @@ class Replay:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.ensure_future(serve(reader, writer, self.respond))
@@ -195,6 +197,7 @@ def main() -> None:
     """Serves until it is told to stop; the key is read from REPLAY_KEY."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local.replay", description=__doc__, epilog=FAULTS_HELP)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--requests-per-minute", type=int, default=0, help="0: no limit")
     parser.add_argument("--plan-years", type=int, default=0, help="how far back the plan reaches; 0: to the beginning")
@@ -206,6 +209,7 @@ def main() -> None:
     replay = Replay(
         key=os.environ.get("REPLAY_KEY", "replay"),
         market=read_market(options.load) if options.load else None,
+        host=options.host,
         port=options.port,
         plan=Plan(options.requests_per_minute, options.plan_years),
         faults=options.faults,

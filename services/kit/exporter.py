@@ -31,7 +31,7 @@ class Exporter:
     def about(self, service: str) -> None:
         """Says which process this is."""
         labels: dict[Labels, float] = {(service, VERSION): 1.0}
-        self.gauges("mdw_build_info", "Always 1; which process this is.", ("service", "version"), lambda: labels)
+        self.gauges("mdw_build_info", "Always 1; which process this is.", ("process", "version"), lambda: labels)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Adds a number that goes up and down."""

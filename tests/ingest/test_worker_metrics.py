@@ -68,7 +68,7 @@ async def test_a_worker_serves_its_metrics_until_it_is_told_to_stop(database):
     serving = asyncio.create_task(serve(settings, ready=begun.put_nowait))
     worker = await begun.get()
     found = await asyncio.to_thread(read, port)
-    assert found["mdw_build_info"] == {(("service", "worker"), ("version", VERSION)): 1}
+    assert found["mdw_build_info"] == {(("process", "worker"), ("version", VERSION)): 1}
     assert found["mdw_pool_connections"][(("pool", "worker"), ("state", "limit"))] == 3
     worker.stop()
     await serving
