@@ -11,7 +11,7 @@ from services.ingest.reading.messages import to_bars, to_opening, to_receipt, to
 from services.ingest.reading.pages import Position
 from services.ingest.reading.questions import Terms, known, stored_timeframe_of, terms_of, time_of
 from services.ingest.reading.receipts import Receipt
-from services.ingest.resolving import Wanted, resolve, resolve_one
+from services.ingest.resolving import Resolution, Unresolved, Wanted, resolve, resolve_one
 from services.ingest.timeframes import END_MS, FIRST_MS
 from services.kit import checks
 from services.kit.errors import InvalidArgument
@@ -19,7 +19,7 @@ from services.kit.paging import page_size
 from services.kit.scopes import scopes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from services.ingest.calendar import Sessions
     from services.ingest.reading.reader import Reader
@@ -63,7 +63,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         _check_width(terms, calendar)
         question = _question(terms, start.snapshot, newest_first=order == bars_pb2.ORDER_TIME_DESC)
         page = await self._reader.page(question, start.symbol, receipt, position=start.position, size=size)
-        await self._reader.explain(receipt, question)
+        await self._account(receipt, question, [start.symbol])
         return bars_pb2.ListBarsResponse(
             bars=await to_bars(page.bars, terms.timeframe, calendar.calendar),
             next_page_token=self._next_token(request, start, page.next),
@@ -82,6 +82,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         snapshot = await self._reader.snapshot(terms.as_of)
         since = await self._since(request, snapshot)
         question, receipt = _question(terms, snapshot, newest_first=False), Receipt(snapshot)
+        await self._leave_out_purged(found, question, strict=request.strict)
         if since is None:
             pump = await self._reader.stream(question, found.symbols, receipt, last=last)
         else:
@@ -90,7 +91,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         async with pump.messages() as messages:
             async for message in messages:
                 yield cast("bars_pb2.StreamBarsResponse", message)  # its bytes: the kit writes them as they are
-        await self._reader.explain(receipt, question)
+        await self._account(receipt, question, found.symbols)
         yield bars_pb2.StreamBarsResponse(receipt=to_receipt(receipt))
 
     @scopes("bars.read")
@@ -106,7 +107,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         question = Question(timeframe=timeframe, snapshot=await self._reader.snapshot(as_of))
         receipt = Receipt(question.snapshot)
         blocks = await self._reader.latest(question, found.symbols, receipt)
-        await self._reader.explain(receipt, question)
+        await self._account(receipt, question, found.symbols)
         answer = bars_pb2.GetLatestBarsResponse(
             unresolved=[to_unresolved(one) for one in found.unresolved], receipt=to_receipt(receipt)
         )
@@ -132,6 +133,20 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         as_of = checks.micros(start.snapshot.as_of)
         last = (as_of, start.symbol.symbol_id, position.next_ms, position.edge_day)
         return self._tokens.make(_LIST, _filters(request), last)
+
+    async def _leave_out_purged(self, found: Resolution, question: Question, *, strict: bool) -> None:
+        """Lists symbols as unresolved that cannot be answered any more; raises for one alone, or with strict."""
+        purged = await self._reader.purged(question, found.symbols)
+        if purged and (strict or len(purged) == len(found.symbols)):
+            raise next(iter(purged.values()))
+        found.unresolved += [Unresolved("", symbol_id, error) for symbol_id, error in purged.items()]
+        found.symbols = [symbol for symbol in found.symbols if symbol.symbol_id not in purged]
+
+    async def _account(self, receipt: Receipt, question: Question, symbols: Sequence[Symbol]) -> None:
+        """Completes the receipt of an answer, unless bars were purged while it was read."""
+        await self._reader.check_purged(question, symbols)
+        await self._reader.explain(receipt, question)
+        await self._reader.count_suspects(receipt, question, symbols)
 
     async def _since(self, request: bars_pb2.StreamBarsRequest, snapshot: Snapshot) -> Snapshot | None:
         """Returns the snapshot to compare with, None if all is asked for."""

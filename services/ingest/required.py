@@ -36,12 +36,13 @@ _TABLES = {
     "ingest.actions": """
         write_id ended_write_id symbol_id ex_date kind flags split_from split_to cash_amount currency
     """,
+    "ingest.deletions": "symbol_id timeframe write_id first_date end_date purge",
     "ingest.requests": "key_id method request_id request_hash answer create_time",
     "ingest.token_key": "secret",
 }
 
 SCHEMA = RequiredSchema(
-    version=8,
+    version=9,
     columns=tuple(f"{table}.{column}" for table, columns in _TABLES.items() for column in columns.split()),
     functions=(
         "auth.record_calls",

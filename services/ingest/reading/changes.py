@@ -38,10 +38,21 @@ _MOST_ROWS = 100_000
 class ChangedSeries:
     """Compares two answers of one symbol, piece by piece; where their adjustments differ, the new one is sent whole."""
 
-    def __init__(self, old: Inquiry, new: Inquiry, receipt: Receipt, spans: Iterable[tuple[int, int]]) -> None:
-        """Takes the same question as of two instants, and the spans in which stored bars may differ."""
+    def __init__(
+        self,
+        old: Inquiry,
+        new: Inquiry,
+        receipt: Receipt,
+        spans: Iterable[tuple[int, int]],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Takes the same question as of two instants, and the spans in which stored bars may differ.
+
+        `anew` says that the old answer cannot be had any more.
+        """
         self.symbol = new.symbol
-        self.whole: Series | None = None
+        self.whole = Series(new, receipt, replaces_all=True) if anew else None
         self.bars = 0
         self._old = old
         self._new = new

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from services.ingest.timeframes import Timeframe
 
 MAX_EMPTY = 1_000
+_TOLD = ("SYMBOL_AMBIGUOUS", "AS_OF_PURGED")
 # A page of 10,000 bars takes a tenth of a second: other calls get their turn in between.
 _TURN = 500
 
@@ -79,8 +80,8 @@ def to_opening(unresolved: Iterable[Unresolved], snapshot: Snapshot) -> bars_pb2
 
 def to_unresolved(one: Unresolved) -> bars_pb2.UnresolvedSymbol:
     """Returns what was asked for and is not served."""
-    ambiguous = one.error.reason == "SYMBOL_AMBIGUOUS"
-    reason = type_pb2.SYMBOL_AMBIGUOUS if ambiguous else type_pb2.SYMBOL_NOT_FOUND
+    told = one.error.reason if one.error.reason in _TOLD else "SYMBOL_NOT_FOUND"
+    reason = type_pb2.ErrorReason.Value(told)
     return bars_pb2.UnresolvedSymbol(ticker=one.ticker, symbol_id=one.symbol_id, reason=reason)
 
 
@@ -92,6 +93,7 @@ def to_receipt(receipt: Receipt) -> bars_pb2.Receipt:
         last_time=time_of(receipt.last_ms),
         sessions_expected=receipt.sessions_expected,
         sessions_missing=receipt.sessions_missing,
+        sessions_suspect=receipt.sessions_suspect,
         bars_filtered=receipt.bars_filtered,
         actions_applied=receipt.actions_applied,
         empty_reason=receipt.empty_reason or 0,  # type: ignore[arg-type]

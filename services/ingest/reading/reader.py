@@ -17,8 +17,11 @@ from services.ingest.store.bars import reading
 from services.ingest.store.changes import changes_between
 from services.ingest.store.figures import FigureStore
 from services.ingest.store.latest import latest
+from services.ingest.store.purges import purged_since
 from services.ingest.store.snapshots import Snapshots
-from services.ingest.timeframes import DAY
+from services.ingest.store.suspects import suspect_days
+from services.ingest.timeframes import DAY, DAY_MS
+from services.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from services.ingest.store.snapshots import Snapshot
     from services.ingest.store.symbols import Symbol
     from services.kit.db import Database
+    from services.kit.errors import MdwError
 
 
 class Reader:
@@ -90,16 +94,34 @@ class Reader:
         days = written if stored == DAY else await self._figures.written(ids, DAY)
         known = await self._known_actions(new, symbols)
         changes = await changes_between(self._db, old.snapshot, new.snapshot, ids, stored)
+        purged = await self.purged(old, symbols)
         series = []
         for symbol in symbols:
             symbol_id = symbol.symbol_id
             before, now = self._inquiry(old, symbol, known), self._inquiry(new, symbol, known)
             spans = spans_to_compare(old, new, written.get(symbol_id), changes.of(symbol_id))
-            if symbol_id in written and (spans or may_be_adjusted_otherwise(before, now, days.get(symbol_id))):
-                series.append(ChangedSeries(before, now, receipt, spans))
+            otherwise = symbol_id in purged or may_be_adjusted_otherwise(before, now, days.get(symbol_id))
+            if symbol_id in written and (spans or otherwise):
+                series.append(ChangedSeries(before, now, receipt, spans, anew=symbol_id in purged))
             else:
                 receipt.add_compared(symbol, bars=0)
         return ChangeStream(self._streams, series, receipt)
+
+    async def purged(self, question: Question, symbols: Sequence[Symbol]) -> dict[int, MdwError]:
+        """Returns, by symbol_id, the error of each symbol whose bars of the span are not as they were: purged since."""
+        found = await purged_since(
+            self._db, _ids(symbols), question.timeframe.stored, _days(question), question.snapshot.as_of
+        )
+        return {
+            symbol.symbol_id: _purged(symbol, found[symbol.symbol_id])
+            for symbol in symbols
+            if symbol.symbol_id in found
+        }
+
+    async def check_purged(self, question: Question, symbols: Sequence[Symbol]) -> None:
+        """Raises AS_OF_PURGED if bars were purged that an answer just read should have had."""
+        for error in (await self.purged(question, symbols)).values():
+            raise error
 
     async def _known_actions(self, question: Question, symbols: Sequence[Symbol]) -> KnownActions | None:
         if question.adjustment == RAW:
@@ -127,6 +149,29 @@ class Reader:
         if receipt.silent:
             symbols = [symbol for symbol, _ in receipt.silent]
             receipt.explain(question, await self._figures.read(_ids(symbols), question.timeframe.stored))
+
+    async def count_suspects(self, receipt: Receipt, question: Question, symbols: Sequence[Symbol]) -> None:
+        """Adds to a receipt how many sessions of the span the provider is asked for again, as of today."""
+        runs = await suspect_days(self._db, _ids(symbols), question.timeframe.stored)
+        calendars = {symbol.symbol_id: self.calendar(symbol) for symbol in symbols} if runs else {}
+        receipt.sessions_suspect = sum(_suspect(question, calendars[symbol_id], run) for symbol_id, *run in runs)
+
+
+def _days(question: Question) -> tuple[int, int]:
+    """Returns the days, end exclusive, that a question's bars may belong to, whatever their market's midnight."""
+    beyond = 0 if question.timeframe.daily else 1
+    return question.start_ms // DAY_MS - beyond, -(-question.end_ms // DAY_MS) + beyond
+
+
+def _suspect(question: Question, calendar: Sessions, run: Sequence[int]) -> int:
+    first, end = calendar.days_within(question.start_ms, question.end_ms, daily=question.timeframe.daily)
+    return calendar.count(max(first, run[0]), min(end, run[1]))
+
+
+def _purged(symbol: Symbol, moment: datetime) -> MdwError:
+    until = f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+    message = f"bars of {symbol.ticker} in this span were purged: ask as of {until} or later"
+    return FailedPrecondition("AS_OF_PURGED", message, as_of=until, symbol_id=str(symbol.symbol_id))
 
 
 def _ids(symbols: Sequence[Symbol]) -> list[int]:

@@ -39,6 +39,7 @@ class Receipt:
     sessions_missing: int | None = None
     bars_filtered: int | None = None
     actions_applied: int | None = None
+    sessions_suspect: int | None = None
     """These stay unknown where an answer holds only what changed."""
     symbol_ids: list[int] = field(default_factory=list)
     silent: list[tuple[Symbol, Account]] = field(default_factory=list)

@@ -484,9 +484,9 @@ class UnresolvedSymbol(_message.Message):
     ticker: _builtins.str
     """As asked for; empty if a symbol_id was."""
     symbol_id: _builtins.int
-    """As asked for; 0 if a ticker was."""
+    """As asked for, or what was purged; 0 if it is a ticker that was not found."""
     reason: _type_pb2.ErrorReason.ValueType
-    """SYMBOL_NOT_FOUND or SYMBOL_AMBIGUOUS."""
+    """SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS or AS_OF_PURGED."""
     def __init__(
         self,
         *,
