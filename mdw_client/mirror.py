@@ -19,6 +19,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.ingest.v1 import bars_pb2 as pb
+from mdw.type.v1 import type_pb2
 from mdw_client.columns import Chunk, concatenate
 from mdw_client.errors import ConfigurationError, FailedPrecondition
 from mdw_client.frames import library
@@ -70,12 +71,14 @@ class Mirror:
             self._open()
             basis = Counter(held.as_of for held in self.held.values()).most_common(1)
             first = yield from self._bring(self._chosen(), basis[0][0] if basis else "")
-            as_of = first.receipt.as_of
-            for since, symbol_ids in self._behind(first.receipt.symbol_ids, as_of).items():
-                yield from self._bring(symbol_ids, since, as_of)
-            self._synced.as_of = first.receipt.as_of
-            self._synced.symbols = len(first.receipt.symbol_ids)
-            self._synced.unresolved = first.unresolved
+            as_of, symbol_ids = first.receipt.as_of, {*first.receipt.symbol_ids, *self._purged(first)}
+            for since, behind in self._behind(symbol_ids, as_of).items():
+                update = yield from self._bring(behind, since, as_of)
+                if purged := self._purged(update):
+                    yield from self._bring(purged, "", as_of)
+            self._synced.as_of = as_of
+            self._synced.symbols = len(symbol_ids)
+            self._synced.unresolved = [each for each in first.unresolved if not each.symbol_id]
             self._save(under_way=False)
 
     def _bring(
@@ -86,7 +89,9 @@ class Mirror:
         try:
             yield update
         except FailedPrecondition as error:
-            self._forget(error, update)
+            if error.reason != "AS_OF_PURGED" or not since:
+                raise
+            self._forget(symbol_id for symbol_id, held in self.held.items() if held.as_of == since)
             update = Update(self, self._copy(symbol_ids, as_of), "")
             yield update
         return update
@@ -148,13 +153,15 @@ class Mirror:
             raise ConfigurationError(f"{self.folder} is empty: name tickers, a class, or all active symbols")
         return list(self.held)
 
-    def _forget(self, error: FailedPrecondition, update: Update) -> None:
-        """Makes ready to read anew what was held as of an instant whose history was purged."""
-        if error.reason != "AS_OF_PURGED" or not update.since:
-            raise error
-        for held in self.held.values():
-            if held.as_of == update.since:
-                held.as_of = ""
+    def _purged(self, update: Update) -> list[int]:
+        """Returns the symbols that were left out because their history was purged; they are to be read anew."""
+        purged = [each.symbol_id for each in update.unresolved if each.reason == type_pb2.AS_OF_PURGED]
+        self._forget(purged)
+        return purged
+
+    def _forget(self, symbol_ids: Iterable[int]) -> None:
+        for symbol_id in symbol_ids:
+            self.held.setdefault(symbol_id, Held("", "")).as_of = ""
 
     def _behind(self, symbol_ids: Iterable[int], as_of: Timestamp) -> dict[str, list[int]]:
         """Returns the symbols that are not there yet, by the instant from which they have to be brought up to date."""

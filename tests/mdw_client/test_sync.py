@@ -29,7 +29,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("change"), SYMBOLS, CHANGES),
     st.tuples(st.just("act"), SYMBOLS),
     st.tuples(st.just("rename"), SYMBOLS),
-    st.tuples(st.just("purge")),
+    st.tuples(st.just("purge"), st.integers(0, 2)),
     st.tuples(st.just("break"), st.lists(st.integers(0, 10), max_size=2)),
 )
 RUNS = st.one_of(st.just(("sync",)), st.tuples(st.just("kill"), st.integers(0, 8)))
@@ -95,8 +95,9 @@ def play(versions: Versions, client: Client, folder: Path, step: tuple[Any, ...]
             versions.act(symbol_id)
         case ("rename", symbol_id) if symbol_id in versions.tickers:
             versions.tickers[symbol_id] += "X"
-        case ("purge",):
+        case ("purge", symbol_id):
             versions.purged = len(versions.history) - 1
+            versions.purged_symbol = symbol_id
         case ("break", places):
             versions.breaks = list(places)
         case ("sync",):
@@ -110,7 +111,7 @@ def play(versions: Versions, client: Client, folder: Path, step: tuple[Any, ...]
 
 
 def test_the_mirror_is_what_a_full_read_gives(warehouse: Warehouse, client: Client) -> None:
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=60)
     @given(ROUNDS)
     def check(rounds: list[tuple[list[tuple[Any, ...]], tuple[Any, ...]]]) -> None:
         versions = Versions()
@@ -158,6 +159,18 @@ def test_what_was_deleted_and_purged_is_gone_here(versions: Versions, client: Cl
     versions.purged = 2
     client.sync(tmp_path)
     assert stored(tmp_path) == {}
+
+
+def test_a_symbol_whose_history_was_purged_is_read_anew(versions: Versions, client: Client, tmp_path: Path) -> None:
+    versions.change(1, {1: 1.0})
+    versions.change(2, {1: 1.0})
+    client.sync(tmp_path, all_active=True)
+    versions.change(1, {1: None, 2: 3.0})
+    versions.change(2, {1: 2.0})
+    versions.purged, versions.purged_symbol = 3, 1
+    synced = client.sync(tmp_path)
+    assert stored(tmp_path) == expected(versions)
+    assert (synced.symbols, synced.unresolved) == (2, [])
 
 
 def test_only_what_changed_is_asked_for(versions: Versions, client: Client, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from mdw.ingest.v1.bars_pb2 import Receipt, StreamBarsRequest, StreamBarsResponse
+from mdw.ingest.v1.bars_pb2 import Receipt, StreamBarsRequest, StreamBarsResponse, UnresolvedSymbol
 from services.kit.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Versions:
     tickers: dict[int, str] = field(default_factory=dict)
     actions: list[tuple[int, int]] = field(default_factory=list)
     purged: int = 0
+    """Answers as of before this second are refused: for `purged_symbol` alone, else (0) for all."""
+    purged_symbol: int = 0
     breaks: list[int] = field(default_factory=list)
     requests: list[StreamBarsRequest] = field(default_factory=list)
 
@@ -54,7 +56,8 @@ class Versions:
         self.requests.append(request)
         last = self.breaks.pop(0) if self.breaks else None
         since = request.changed_since.seconds if request.HasField("changed_since") else None
-        if since is not None and since < self.purged:
+        alone = list(request.symbol_ids) == [self.purged_symbol]
+        if since is not None and since < self.purged and (alone or not self.purged_symbol):
             return FailedPrecondition("AS_OF_PURGED", "purged")
         return self._cut(self._answer(request, since), last)
 
@@ -67,8 +70,13 @@ class Versions:
     def _answer(self, request: StreamBarsRequest, since: int | None) -> Iterator[Any]:
         at = request.as_of.seconds if request.HasField("as_of") else len(self.history) - 1
         as_of = Timestamp(seconds=at)
-        yield StreamBarsResponse(as_of=as_of)
         ids = list(request.symbol_ids) or sorted(self.history[at])
+        left_out = (
+            [self.purged_symbol] if since is not None and since < self.purged and self.purged_symbol in ids else []
+        )
+        ids = [symbol_id for symbol_id in ids if symbol_id not in left_out]
+        unresolved = [UnresolvedSymbol(symbol_id=symbol_id, reason="AS_OF_PURGED") for symbol_id in left_out]
+        yield StreamBarsResponse(as_of=as_of, unresolved=unresolved)
         sent = 0
         for symbol_id in ids:
             for message in self._symbol(symbol_id, at, since):
