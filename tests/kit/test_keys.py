@@ -23,7 +23,11 @@ def test_any_changed_character_breaks_the_checksum(place, sign):
     assert keys.is_well_formed(changed) == (changed == secret)
 
 
-@pytest.mark.parametrize("text", ["", "mdw_", "mdw_" + "0" * 72, "mdw_" + "A" * 72, " " + keys.new_secret(), "x" * 76])
+@pytest.mark.parametrize(
+    "text",
+    ["", "mdw_", "mdw_" + "0" * 72, "mdw_" + "A" * 72, " " + keys.new_secret(), "x" * 76],
+    ids=["empty", "prefix", "checksum", "upper", "space", "letters"],
+)
 def test_what_is_no_key_is_not_well_formed(text):
     assert not keys.is_well_formed(text)
 

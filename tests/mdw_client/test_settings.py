@@ -83,7 +83,11 @@ def test_the_key_of_make_run_is_found_on_this_machine_alone(monkeypatch: pytest.
     assert load(environ={"MDW_INGEST_TARGET": "elsewhere:1"}).key_source() is None
 
 
-@pytest.mark.parametrize("text", ["mdw_", KEY[:-1], KEY[:-1] + ("0" if KEY[-1] != "0" else "1"), "Bearer " + KEY])
+@pytest.mark.parametrize(
+    "text",
+    ["mdw_", KEY[:-1], KEY[:-1] + ("0" if KEY[-1] != "0" else "1"), "Bearer " + KEY],
+    ids=["prefix", "cut", "mistyped", "header"],
+)
 def test_a_key_that_was_cut_or_mistyped_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ConfigurationError, match="MDW_KEY: not a whole key") as raised:
         load(environ={"MDW_KEY": text})
