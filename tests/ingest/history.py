@@ -24,11 +24,25 @@ INSERT INTO ingest.bar_revisions (ts, open, high, low, close, vwap, volume, symb
 SELECT ts, open, high, low, close, vwap, volume, symbol_id, trade_count, write_id, $4, timeframe, flags
 FROM old
 """
+FILL = """
+INSERT INTO ingest.bars
+SELECT timestamptz '2020-01-01 00:00Z' + n * interval '1 minute', 100, 101, 99, 100 + n % 7, 'NaN', n, $1,
+       n % 300 - 1, $2, 1, 0
+FROM generate_series(0, $3::int - 1) AS n
+"""
 CORRECT = """
 INSERT INTO ingest.bars
 SELECT ts, open, high, low, close + 0.01, vwap, volume, symbol_id, trade_count, $1, timeframe, flags
 FROM ingest.bar_revisions
 WHERE ended_write_id = $1
+"""
+PURGE = (
+    "DELETE FROM ingest.bars WHERE symbol_id = $1 AND timeframe = $2 AND ts >= $3::date AND ts < $4::date",
+    "DELETE FROM ingest.bar_revisions WHERE symbol_id = $1 AND timeframe = $2 AND ts >= $3::date AND ts < $4::date",
+)
+NOTE_PURGE = """
+INSERT INTO ingest.deletions (slice_id, symbol_id, timeframe, first_date, last_date, end_date, purge, reason, write_id)
+VALUES ($5::integer, $1, $2, $3, $4::date - 1, $4, true, 'test', $5::integer)
 """
 SETTLE_SERIES = """
 UPDATE ingest.series s
@@ -91,10 +105,21 @@ class Write:
         records = [row.record(self.symbol_id, self.timeframe, self.write_id) for row in put]
         await self.conn.copy_records_to_table("bars", schema_name="ingest", records=records)
 
+    async def fill(self, count):
+        """Puts so many minutes from 2020 on, whose volumes count from 0."""
+        await self.conn.execute(FILL, self.symbol_id, self.write_id, count)
+
     async def correct(self, times):
         """Gives the bars at these times another close."""
         await self.conn.execute(RETIRE, self.symbol_id, self.timeframe, times, self.write_id)
         await self.conn.execute(CORRECT, self.write_id)
+
+    async def purge(self, first, end):
+        """Takes the days from first to end (exclusive) away with all their versions, as DeleteBars with purge does."""
+        key = (self.symbol_id, self.timeframe)
+        for statement in PURGE:
+            await self.conn.execute(statement, *key, first, end)
+        await self.conn.execute(NOTE_PURGE, *key, first, end, self.write_id)
 
     async def finish(self, asked=None):
         span = (min(self._touched), max(self._touched)) if self._touched else (None, None)

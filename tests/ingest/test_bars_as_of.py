@@ -6,16 +6,18 @@ import asyncio
 import os
 import random
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
+import grpc
 import pytest
 
 from mdw.ingest.v1 import bars_pb2
+from mdw.type.v1 import type_pb2
 from services.ingest.reading.answers import Question
 from services.ingest.timeframes import TIMEFRAMES
 from tests.ingest.bars_support import COLUMNS, at, bars_serving, direct_bars, refused, to_time
 from tests.ingest.history import DAY, MINUTE, History, Row, day, days
-from tests.support import violations
+from tests.support import info, reason, violations
 
 M1, H1, D1, W1 = 1, 5, 7, 8
 SECONDS = float(os.environ.get("AS_OF_SECONDS", "4"))
@@ -219,3 +221,64 @@ async def test_since_when_must_fit_the_rest_of_the_question(history, bars):
         error = await refused(bars.streamed(symbol_ids=[aapl], timeframe=D1, **fields))
         assert violations(error) == [named]
     assert (await bars.streamed(symbol_ids=[aapl], timeframe=D1, changed_since=to_time(last))).chunks == []
+
+
+async def purge(history, symbol_id, first, end, timeframe=DAY):
+    async with history.begin(symbol_id, timeframe) as write:
+        await write.purge(first, end)
+        return await write.finish()
+
+
+async def test_an_answer_that_lost_bars_to_a_purge_is_refused_and_says_from_when_on_it_can_be_had(history, bars):
+    aapl = await history.symbol("AAPL")
+    before = await history.write(aapl, days("2024-01-01", [1, 2, 3, 4]))
+    purged = await purge(history, aapl, date(2024, 1, 2), date(2024, 1, 4))
+    old = {"timeframe": D1, "as_of": to_time(before)}
+    for call in (
+        bars.list(ticker="AAPL", **old),
+        bars.streamed(symbol_ids=[aapl], **old),
+        bars.latest(symbol_ids=[aapl], **old),
+    ):
+        error = await refused(call)
+        assert (error.code(), reason(error)) == (grpc.StatusCode.FAILED_PRECONDITION, "AS_OF_PURGED")
+        assert info(error).metadata["as_of"] == f"{purged:%Y-%m-%dT%H:%M:%S.%f}Z"
+    outside = await bars.list(ticker="AAPL", **old, start_time=at("2024-01-04"))
+    assert [bar.close for bar in outside.bars] == [4]
+    assert [bar.close for bar in (await bars.list(ticker="AAPL", timeframe=D1)).bars] == [1, 4]
+
+
+async def test_among_others_a_purged_symbol_is_told_and_the_rest_is_served(history, bars):
+    aapl, msft = await history.symbol("AAPL"), await history.symbol("MSFT")
+    await history.write(aapl, days("2024-01-01", [1, 2]))
+    before = await history.write(msft, days("2024-01-01", [5]))
+    await purge(history, aapl, date(2024, 1, 1), date(2024, 1, 2))
+    fields = {"symbol_ids": [aapl, msft], "timeframe": D1, "as_of": to_time(before)}
+    answer = await bars.streamed(**fields)
+    assert [(one.symbol_id, one.reason) for one in answer.opening.unresolved] == [(aapl, type_pb2.AS_OF_PURGED)]
+    assert answer.column("close") == [5]
+    assert reason(await refused(bars.streamed(**fields, strict=True))) == "AS_OF_PURGED"
+
+
+async def test_a_purge_since_sends_the_series_again(history, bars):
+    aapl = await history.symbol("AAPL")
+    before = await history.write(aapl, days("2024-01-01", [1, 2, 3]))
+    await purge(history, aapl, date(2024, 1, 2), date(2024, 1, 3))
+    changes = await bars.streamed(symbol_ids=[aapl], timeframe=D1, changed_since=to_time(before))
+    assert [(one.replaces_all, list(one.close)) for one in changes.chunks] == [(True, [1, 3])]
+
+
+async def test_a_purge_while_a_stream_is_read_ends_it(history, bars):
+    aapl, long = await history.symbol("AAPL"), await history.symbol("MSFT")
+    await history.write(aapl, [Row(START)], timeframe=MINUTE)
+    async with history.begin(long, MINUTE) as write:
+        await write.fill(150_000)
+        await write.finish()
+    call = bars.stream(symbol_ids=[long, aapl], timeframe=M1)
+    await call.read()
+    await purge(history, aapl, START.date(), START.date() + timedelta(days=1), MINUTE)
+
+    async def rest():
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+    assert reason(await refused(rest())) == "AS_OF_PURGED"

@@ -18,6 +18,13 @@ NEW_YORK = ZoneInfo("America/New_York")
 Receipt = bars_pb2.Receipt
 
 
+SUSPECT = """
+INSERT INTO ingest.suspects (symbol_id, timeframe, first_date, last_date, asks, counts_from, next_ask_time,
+                             gave_up_reason)
+VALUES ($1, 7, $2, $3, 1, $4, $4, $5)
+"""
+
+
 @pytest.fixture
 async def history(database):
     return History(database.ingest_url, database.admin_url)
@@ -185,3 +192,15 @@ async def test_weeks_are_made_of_days(history, bars):
         ("2024-07-01", 1, 5, 4000),
         ("2024-07-08", 8, 8, 1000),
     ]
+
+
+async def test_sessions_that_are_asked_for_again_are_suspect(history, bars):
+    aapl = await history.symbol("AAPL")
+    await history.write(aapl, [day("2024-07-01"), day("2024-07-12")])
+    async with history.begin(aapl) as write:
+        await write.conn.execute(SUSPECT, aapl, date(2024, 7, 3), date(2024, 7, 8), datetime.now(UTC), "")
+        await write.conn.execute(SUSPECT, aapl, date(2024, 7, 10), date(2024, 7, 10), None, "the provider has none")
+        await write.finish()
+    assert (await bars.list(ticker="AAPL", timeframe=D1)).receipt.sessions_suspect == 3
+    part = {"start_time": at("2024-07-05"), "end_time": at("2024-07-08")}
+    assert (await bars.streamed(tickers=["AAPL"], timeframe=D1, **part)).receipt.sessions_suspect == 1

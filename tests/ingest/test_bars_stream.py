@@ -26,13 +26,6 @@ from tests.support import reason, violations
 
 M1, H1, D1 = 1, 5, 7
 
-FILL = """
-INSERT INTO ingest.bars
-SELECT timestamptz '2020-01-01 00:00Z' + n * interval '1 minute', 100, 101, 99, 100 + n % 7, 'NaN', n, $1,
-       n % 300 - 1, $2, 1, 0
-FROM generate_series(0, $3::int - 1) AS n
-"""
-
 
 @pytest.fixture
 async def history(database):
@@ -48,7 +41,7 @@ async def bars(database):
 async def many(history, symbol_id, count):
     """Writes so many minutes of one symbol."""
     async with history.begin(symbol_id, MINUTE) as write:
-        await write.conn.execute(FILL, symbol_id, write.write_id, count)
+        await write.fill(count)
         return await write.finish()
 
 
