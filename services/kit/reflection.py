@@ -18,8 +18,8 @@ V1ALPHA = reflection.SERVICE_NAME
 _METHOD = "ServerReflectionInfo"
 
 
-def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
-    """Serves both versions; their messages are the same on the wire."""
+def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> tuple[str, ...]:
+    """Serves both versions and returns their names; their messages are the same on the wire."""
     _register_v1()
     servicer = ReflectionServicer([*services, V1, V1ALPHA])
     handler = grpc.stream_stream_rpc_method_handler(
@@ -30,6 +30,7 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     server.add_generic_rpc_handlers(
         tuple(grpc.method_handlers_generic_handler(name, {_METHOD: handler}) for name in (V1, V1ALPHA))
     )
+    return V1, V1ALPHA
 
 
 def _register_v1() -> None:

@@ -23,13 +23,20 @@ class Router(grpc.GenericRpcHandler):
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
         self._methods: dict[str, Method] = {}
+        self._others: tuple[str, ...] = ()
 
     def add(self, methods: list[Method]) -> None:
         self._methods.update((method.path, method) for method in methods)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+    def leave(self, service: str) -> None:
+        """Leaves a service's methods to the handlers that are asked after this one."""
+        self._others += (f"/{service}/",)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = self._methods.get(handler_call_details.method)
         if method is None:
+            if handler_call_details.method.startswith(self._others):
+                return None
             return _Unknown(self._answering, handler_call_details.method[:_MAX_PATH])
         return (_Stream if method.streaming else _Unary)(self._answering, method.path, method)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = get(__name__)
 
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 GRACE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 MAX_METADATA = 8_192
@@ -173,11 +174,13 @@ class Server:
         protect_foreign_loggers()
         server = grpc.aio.server(options=OPTIONS)
         self._servers.append(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        names = [*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-        if self.settings.reflection:
-            add_reflection(server, names)
+        # gRPC asks one after the other for each call, so the one with nearly all of them comes first.
         server.add_generic_rpc_handlers((self._router,))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        self._router.leave(HEALTH)
+        if self.settings.reflection:
+            for name in add_reflection(server, [*self._services, HEALTH]):
+                self._router.leave(name)
         address = self.settings.listen_address
         if self.settings.tls_cert_file:
             self._port = server.add_secure_port(address, Certificates(self.settings).credentials())
