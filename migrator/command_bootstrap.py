@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from migrator.changes import Changes
 from migrator.command_up import describe, run_options
 from migrator.errors import BadFiles, Exit, MigratorError, Problem
 from migrator.keyring import Registered, register
+from migrator.next_steps import next_steps
 from migrator.runner import up
 from migrator.sow import sow
 
@@ -149,17 +149,6 @@ def refuse_shared_keys(environ: Mapping[str, str]) -> None:
         first = secrets.setdefault(environ[name].strip(), name)
         if first != name:
             raise BadFiles.of(name, f"holds the same key as {first}", "make one a purpose: python -m migrator new-key")
-
-
-def next_steps(admin: AdminKey) -> list[str]:
-    """Returns command lines that work when pasted."""
-    header = f'"x-api-key: {admin.text}"'
-    return [
-        admin.export,
-        f"{shlex.quote(sys.executable)} -m migrator status",
-        "mdw status",
-        f"grpcurl -plaintext -H {header} 127.0.0.1:15052 mdw.symbols.v1.SymbolService/ListSymbols",
-    ]
 
 
 def _state(key: Registered) -> str:

@@ -410,7 +410,7 @@ def in_a_shell(url: str, lines: str) -> subprocess.CompletedProcess[str]:
 async def test_the_next_steps_work_when_pasted(url: str, command: Command, key_file: Path) -> None:
     ended = await command(url, "bootstrap", "--key-file", str(key_file))
     lines = ended.out.partition("Next, once the services run:\n")[2].splitlines()
-    pasted = "\n".join(line.strip() for line in lines if "grpcurl" not in line and "mdw status" not in line)
+    pasted = "\n".join(line.strip() for line in lines if "curl" not in line and "mdw status" not in line)
     done = await asyncio.to_thread(in_a_shell, url, pasted + '\ncat "$MDW_KEY_FILE"')
     assert done.returncode == 0, done.stderr
     assert "pending" in done.stdout

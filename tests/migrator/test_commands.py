@@ -159,6 +159,18 @@ async def test_wait_goes_on_over_a_connection_that_breaks(empty_database: str, t
     assert (ended.code, proxy.cuts) == (0, 1)
 
 
+@pytest.mark.parametrize("name", ["status", "plan", "baseline", "up"])
+async def test_a_connection_that_breaks_ends_any_command_with_75(
+    empty_database: str, two: Folder, command: Command, name: str
+) -> None:
+    proxy = Proxy(empty_database, cut_at=b"migrator.history")
+    ended = await command(await proxy.start(), name, *of(two))
+    await proxy.stop()
+    assert (ended.code, proxy.cuts) == (75, 1)
+    assert "the connection was lost" in ended.err
+    assert "hint: run it again" in ended.err
+
+
 async def test_baseline_records_what_is_there_without_running_it(
     empty_database: str, folder: Folder, conn: asyncpg.Connection, command: Command
 ) -> None:
