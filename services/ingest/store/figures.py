@@ -65,7 +65,7 @@ class FigureStore:
         rows = await self._db.fetch(FIGURES, symbol_ids, timeframe)
         return {
             row["symbol_id"]: Figures(
-                row["bars"], row["last_ts"], row["last_write_id"], _days(row["asked"]), _days(row["outside_plan"])
+                row["bars"], row["last_ts"], row["last_write_id"], as_days(row["asked"]), as_days(row["outside_plan"])
             )
             for row in rows
         }
@@ -78,6 +78,6 @@ class FigureStore:
         }
 
 
-def _days(ranges: Iterable[asyncpg.Range[date]]) -> Days:
+def as_days(ranges: Iterable[asyncpg.Range[date]]) -> Days:
     """Returns ranges of dates, which Postgres keeps with an exclusive end, as ranges of days."""
     return tuple((day_of(each.lower), day_of(each.upper)) for each in ranges if each.lower and each.upper)
