@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from mdw.ingest.v1 import bars_pb2, ingest_pb2
-from services.ingest.bar_servicer import BarServicer
+from mdw.ingest.v1 import ingest_pb2
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.overview import Overview
-from services.ingest.reading.reader import Reader
 from services.ingest.required import SCHEMA
 from services.ingest.servicer import IngestServicer
+from services.ingest.serving_bars import add_bars
 from services.ingest.settings import IngestSettings
 from services.ingest.store.jobs import Jobs
 from services.ingest.store.overview import OverviewStore
@@ -28,9 +27,6 @@ from services.kit.remote import RemoteAuthenticator
 from services.kit.requests import Requests
 from services.kit.server import Server
 
-STREAM_WAIT_SECONDS = 10.0
-"""How long a stream waits for a connection while others read; a call would be answered sooner."""
-
 
 async def build(settings: IngestSettings) -> Server:
     """Wires the service; nothing is asked of the database yet."""
@@ -45,19 +41,7 @@ async def build(settings: IngestSettings) -> Server:
     tokens = PageTokens()
     server.prepare(lambda: tokens.load(db, "ingest"))
     _add_ingest(server, settings, tokens)
-    streams = await Database.open(
-        settings.database_url,
-        size=settings.stream_pool_size,
-        application_name="mdw ingest streams",
-        pooler=settings.database_pooler,
-        acquire_timeout=STREAM_WAIT_SECONDS,
-    )
-    server.on_close(streams.close)
-    server.pools["streams"] = streams
-    reader = Reader(db, streams)
-    server.prepare(reader.prepare)
-    bars = BarServicer(reader, SymbolStore(db), tokens)
-    server.add(bars, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
+    await add_bars(server, settings, tokens)
     return server
 
 

@@ -15,6 +15,7 @@ from services.ingest.bar_servicer import BarServicer
 from services.ingest.reading.reader import Reader
 from services.ingest.reading.receipts import Receipt
 from services.ingest.settings import IngestSettings
+from services.ingest.store.sources import Sources
 from services.ingest.store.symbols import SymbolStore
 from services.kit.db import Database
 from services.kit.paging import PageTokens
@@ -83,7 +84,7 @@ class DirectBars:
 @asynccontextmanager
 async def direct_bars(database):
     db, streams = [await Database.open(database.ingest_url, size=3) for _ in range(2)]
-    reader, tokens = Reader(db, streams), PageTokens()
+    reader, tokens = Reader(db, Sources(db), Sources(streams)), PageTokens()
     await reader.prepare()
     await tokens.load(db, "ingest")
     symbols = SymbolStore(db)
@@ -144,7 +145,7 @@ async def bars_serving(database):
         streams = await Database.open(
             settings.database_url, size=4, application_name="test streams", acquire_timeout=10
         )
-        reader = Reader(db, streams)
+        reader = Reader(db, Sources(db), Sources(streams))
         servicer = BarServicer(reader, SymbolStore(db), tokens)
         server.on_close(streams.close)
         server.add(servicer, bars_pb2.DESCRIPTOR.services_by_name["BarService"])

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from services.ingest.reading.receipts import Receipt
     from services.ingest.store.actions import KnownActions
     from services.ingest.store.snapshots import Snapshot
+    from services.ingest.store.sources import Sources
     from services.ingest.store.symbols import Symbol
     from services.kit.db import Database
     from services.kit.errors import MdwError
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
 class Reader:
     """Reads bars as of an instant; each answer leaves its account in the receipt it is given."""
 
-    def __init__(self, db: Database, streams: Database) -> None:
-        """Takes a pool for calls and one for streams, which hold a connection for long."""
+    def __init__(self, db: Database, calls: Sources, streams: Sources) -> None:
+        """Takes the primary, where all but bars is read, and the pools for bars: streams hold a connection for long."""
         self._db = db
+        self._calls = calls
         self._streams = streams
         self._snapshots = Snapshots(db)
         self._figures = FigureStore(db)
@@ -73,7 +75,8 @@ class Reader:
     ) -> Page:
         """Returns a page of one symbol's answer."""
         known = await self._known_actions(question, [symbol])
-        page = await read_page(self._db, self._inquiry(question, symbol, known), position=position, size=size)
+        db = await self._calls.pick(question.snapshot)
+        page = await read_page(db, self._inquiry(question, symbol, known), position=position, size=size)
         receipt.add_bars(page.bars.bars.ts)
         receipt.add_account(symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)
         return page
@@ -85,7 +88,7 @@ class Reader:
         series = [Series(self._inquiry(question, symbol, known), receipt, last=last) for symbol in symbols]
         for one in series:
             one.known_empty = one.inquiry.symbol.symbol_id not in written
-        return AnswerStream(self._streams, series, receipt)
+        return AnswerStream(await self._streams.pick(question.snapshot), series, receipt)
 
     async def changes(self, old: Question, new: Question, symbols: Sequence[Symbol], receipt: Receipt) -> Pump[Any]:
         """Returns what sends the differences between the answers to a question as of two instants."""
@@ -105,7 +108,7 @@ class Reader:
                 series.append(ChangedSeries(before, now, receipt, spans, anew=symbol_id in purged))
             else:
                 receipt.add_compared(symbol, bars=0)
-        return ChangeStream(self._streams, series, receipt)
+        return ChangeStream(await self._streams.pick(new.snapshot), series, receipt)
 
     async def purged(self, question: Question, symbols: Sequence[Symbol]) -> dict[int, MdwError]:
         """Returns, by symbol_id, the error of each symbol whose bars of the span are not as they were: purged since."""
@@ -135,7 +138,7 @@ class Reader:
 
     async def latest(self, question: Question, symbols: Sequence[Symbol], receipt: Receipt) -> list[Block]:
         """Returns the newest stored bar of each symbol, as a block of one bar or none."""
-        async with reading(self._db) as connection:
+        async with reading(await self._calls.pick(question.snapshot)) as connection:
             found = await latest(connection, _ids(symbols), question.timeframe.number, question.snapshot)
         blocks = [found.get(symbol.symbol_id, join([])) for symbol in symbols]
         for symbol, block in zip(symbols, blocks, strict=True):

@@ -43,6 +43,8 @@ class Snapshot:
     high: int
     open: tuple[int, ...] = ()
     lowered: bool = False
+    commit_time: datetime | None = None
+    """Of the newest write that is seen; None before the first one."""
 
     @property
     def low(self) -> int:
@@ -70,13 +72,15 @@ class Snapshots:
         """Returns what is seen now; its as_of is the newest commit_time, so that it means the same for ever."""
         row = await self._db.fetchrow(NEWEST)
         assert row is not None  # noqa: S101 - the migration seeds a row that nothing deletes
-        return Snapshot(row["commit_time"], row["high"], tuple(row["open"]))
+        return Snapshot(row["commit_time"], row["high"], tuple(row["open"]), commit_time=row["commit_time"])
 
     async def at(self, as_of: datetime) -> Snapshot:
         """Returns what was seen at an instant; one later than the newest write is lowered to it."""
         row = await self._db.fetchrow(SEEN_AT, as_of)
         if row is None:  # before the first write: write_id 0, which has no bars
             return Snapshot(as_of, 1)
-        if row["later"] or row["commit_time"] == as_of:
-            return Snapshot(as_of, row["high"], tuple(row["open"]))
-        return Snapshot(row["commit_time"], row["high"], tuple(row["open"]), lowered=True)
+        newest = row["commit_time"]
+        lowered = not row["later"] and newest < as_of
+        return Snapshot(
+            newest if lowered else as_of, row["high"], tuple(row["open"]), lowered=lowered, commit_time=newest
+        )
