@@ -178,7 +178,8 @@ class Answering:
         self._admit()
         try:
             secret = credentials.secret()
-            key = self._authenticator.cached(keys.digest(secret)) or await self._find_key(call, secret)
+            digest = keys.digest(secret)
+            key = self._authenticator.cached(digest) or await self._find_key(call, secret, digest)
             call.key = key
             call.key_preview = key.preview
             key.require_peer(call.peer)
@@ -187,15 +188,20 @@ class Answering:
                 self._throttle.failed(call.peer)
             raise
 
-    async def _find_key(self, call: Call, secret: str) -> Principal:
+    async def _find_key(self, call: Call, secret: str, digest: bytes) -> Principal:
         if not keys.is_well_formed(secret):
             raise Unauthenticated("KEY_MALFORMED")
         call.key_preview = keys.preview(secret)
-        await self._throttle.turn(call.peer)
+        asks = not self._authenticator.asking(digest)
+        if asks:
+            await self._throttle.turn(call.peer)
         key = await self._authenticator.find(secret)
         if key is None:
+            if not asks:  # who joins a question counts when it fails, not before
+                self._throttle.failed(call.peer)
             raise Unauthenticated(_UNKNOWN)
-        self._throttle.give_back(call.peer)
+        if asks:
+            self._throttle.give_back(call.peer)
         return key
 
     def _admit(self) -> None:

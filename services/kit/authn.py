@@ -34,6 +34,9 @@ class Authenticator(Protocol):
     def cached(self, digest: bytes) -> Principal | None:
         """Returns what is known of a key without asking anybody."""
 
+    def asking(self, digest: bytes) -> bool:
+        """Says whether somebody asks about a key right now, so that `find` would wait for the same answer."""
+
     async def find(self, secret: str) -> Principal | None:
         """Raises Unavailable if nobody can say."""
 
@@ -66,6 +69,9 @@ class KeyCache:
     def cached(self, digest: bytes) -> Principal | None:
         known = self._known.get(digest)
         return known.principal if known is not None and known.until > time.monotonic() else None
+
+    def asking(self, digest: bytes) -> bool:
+        return digest in self._asking
 
     async def find(self, secret: str) -> Principal | None:
         digest = keys.digest(secret)

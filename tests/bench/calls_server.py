@@ -112,7 +112,12 @@ bare: list[grpc.aio.Server] = []
 async def serve_kit(mode: str, url: str, auth_target: str) -> int:
     """Serves the handler as a service does, or with a part of it replaced."""
     settings = ServiceSettings.from_environment(
-        {"DATABASE_URL": url, "LISTEN_ADDRESS": "127.0.0.1:0", "KEY_MAX_CALLS_PER_SECOND": "1000000"}
+        {
+            "DATABASE_URL": url,
+            "LISTEN_ADDRESS": "127.0.0.1:0",
+            "KEY_MAX_CALLS_PER_SECOND": "1000000",
+            "PEER_FAILURES_PER_SECOND": "1000000",
+        }
     )
     db = await Database.open(url, size=16)
     recorder = {"recorded": Recorder, "inserted": Inserting}.get(mode, Silent)(db, service="bench")
