@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from mdw.ingest.v1 import ingest_pb2
+from services.ingest.bulk import Bulk
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.overview import Overview
 from services.ingest.required import SCHEMA
 from services.ingest.servicer import IngestServicer
 from services.ingest.serving_bars import add_bars
 from services.ingest.settings import IngestSettings
+from services.ingest.store.deletions import Deletions
 from services.ingest.store.jobs import Jobs
 from services.ingest.store.overview import OverviewStore
 from services.ingest.store.rejects import Rejects
@@ -56,14 +58,16 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
         workers=settings.workers,
     )
     watching = Watching(jobs)
+    symbols = SymbolStore(db)
     servicer = IngestServicer(
-        symbols=SymbolStore(db),
+        symbols=symbols,
         starts=starts,
         jobs=jobs,
         steering=Steering(server.recorder),
         rejects=rejects,
         watching=watching,
         tokens=tokens,
+        bulk=Bulk(symbols=symbols, starts=starts, deletions=Deletions(db, server.recorder, requests)),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)

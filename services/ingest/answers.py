@@ -82,6 +82,7 @@ def to_slice(row: Slice) -> ingest_pb2.Slice:
         bars_updated=row.updated,
         bars_unchanged=row.unchanged,
         bars_rejected=row.rejected,
+        bars_deleted=row.deleted,
     )
 
 
@@ -112,6 +113,7 @@ def _progress(job: Job, pace: Pace) -> ingest_pb2.Progress:
         bars_updated=progress.updated,
         bars_unchanged=progress.unchanged,
         bars_rejected=progress.rejected,
+        bars_deleted=progress.deleted,
         requests=progress.requests,
         bars_per_second=round(pace.bars_per_second, 1),
         estimated_time_left=_duration(pace.seconds_left),

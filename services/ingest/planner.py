@@ -164,17 +164,19 @@ def plan_series(series: Series, mode: int, days: Sequence[int], first: int, end:
 
 
 def _without_known(plan: Plan, series: Series, wanted: list[Range], days: Sequence[int]) -> list[Range]:
-    """Takes away what is held, lies outside the plan or was deleted, and says so."""
-    held = intersect(wanted, _positions(series.asked, days))
+    """Takes away what was deleted, is held or lies outside the plan, and says so."""
+    # Before what was asked: it was asked once, and its answer is gone.
+    deleted = intersect(wanted, _positions(series.deleted, days))
+    rest = subtract(wanted, deleted)
+    held = intersect(rest, _positions(series.asked, days))
     plan.sessions_held = _length(held)
-    rest = subtract(wanted, held)
+    rest = subtract(rest, held)
     if held and not rest:
         _skip_sessions(plan, series, "held", held, days)
-    for reason, ranges in (("outside the plan", series.outside_plan), ("deleted", series.deleted)):
-        found = intersect(rest, _positions(ranges, days))
-        _skip_sessions(plan, series, reason, found, days)
-        rest = subtract(rest, found)
-    return rest
+    outside = intersect(rest, _positions(series.outside_plan, days))
+    _skip_sessions(plan, series, "outside the plan", outside, days)
+    _skip_sessions(plan, series, "deleted", deleted, days)
+    return subtract(rest, outside)
 
 
 def _cut(series: Series, wanted: list[Range], days: Sequence[int]) -> Iterable[Slice]:

@@ -75,6 +75,38 @@ def backfill_terms(request: ingest_pb2.StartBackfillRequest, now: datetime, hori
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionTerms:
+    """A request for a deletion, checked; dates of sessions, end exclusive."""
+
+    first: date
+    end: date
+    reason: str
+    priority: int
+
+
+def deletion_terms(request: ingest_pb2.DeleteBarsRequest, horizon: date) -> DeletionTerms:
+    """Checks a request for a deletion at once; raises InvalidArgument, or OutOfRange CALENDAR_HORIZON."""
+    broken: list[tuple[str, str]] = []
+    first = _try(broken, lambda: _required_date(request, "start_time"))
+    end = _try(broken, lambda: _required_date(request, "end_time"))
+    if not request.ticker and not request.symbol_id:
+        broken.append(("ticker", "is required, or symbol_id"))
+    if request.timeframe not in STORED:
+        broken.append(("timeframe", "must be TIMEFRAME_1M or TIMEFRAME_1D: the others are rolled up from these"))
+    reason = _try(broken, lambda: checks.text("reason", request.reason, maximum=MAX_REASON)) or ""
+    priority = _try(broken, lambda: settable_priority(request.priority, default=ingest_pb2.PRIORITY_NORMAL)) or 0
+    if request.request_id:
+        _try(broken, lambda: checks.uuid("request_id", request.request_id))
+    if first and end and end <= first:
+        broken.append(("end_time", f"is {end}, must be later than start_time, {first}"))
+    if broken or first is None or end is None:
+        raise InvalidArgument.many(broken)
+    _require_known("start_time", first, horizon)
+    _require_known("end_time", end, horizon)
+    return DeletionTerms(first=first, end=end, reason=reason, priority=priority)
+
+
 def stored_timeframes(timeframes: Iterable[int]) -> tuple[int, ...]:
     """Returns the stored timeframes that are fetched for some, days first; raises InvalidArgument."""
     wanted = set()
@@ -129,7 +161,14 @@ def _first_date(request: ingest_pb2.StartBackfillRequest, now: datetime) -> date
     return first
 
 
-def _date(request: ingest_pb2.StartBackfillRequest, field: str) -> date | None:
+def _required_date(request: ingest_pb2.DeleteBarsRequest, field: str) -> date:
+    day = _date(request, field)
+    if day is None:
+        raise InvalidArgument(field, "is required: 00:00Z of a session's date")
+    return day
+
+
+def _date(request: ingest_pb2.StartBackfillRequest | ingest_pb2.DeleteBarsRequest, field: str) -> date | None:
     if not request.HasField(field):  # type: ignore[arg-type]
         return None
     value: Timestamp = getattr(request, field)

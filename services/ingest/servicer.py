@@ -1,4 +1,4 @@
-"""mdw.ingest.v1.IngestService: backfills, their slices, and refused bars."""
+"""mdw.ingest.v1.IngestService: backfills, their slices, refused bars, and deletions."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from services.ingest.bulk import Bulk
     from services.ingest.store.jobs import Job, Jobs
     from services.ingest.store.rejects import Rejects
     from services.ingest.store.starts import Started, Starts
@@ -49,6 +50,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         rejects: Rejects,
         watching: Watching,
         tokens: PageTokens,
+        bulk: Bulk,
     ) -> None:
         self._symbols = symbols
         self._starts = starts
@@ -57,6 +59,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._rejects = rejects
         self._watching = watching
         self._tokens = tokens
+        self._bulk = bulk
 
     @scopes("ingest.write")
     async def StartBackfill(
@@ -172,6 +175,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             last = [rows[size - 1].reject_id]
             answer.next_page_token = self._tokens.make("ListRejectedBars", _filters(request), last)
         return answer
+
+    @scopes("ingest.delete")
+    async def DeleteBars(self, request: ingest_pb2.DeleteBarsRequest, context: Any) -> ingest_pb2.DeleteBarsResponse:
+        return await self._bulk.delete(request)
 
     async def _asked_symbol(self, request: ingest_pb2.ListRejectedBarsRequest) -> int:
         """Returns the symbol's id, 0 if none is asked for."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from tenacity import retry, retry_if_exception_type, wait_fixed
 
+from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher
 from services.ingest.owners import is_gone, my_name
 from services.ingest.polygon import Polygon
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.get(__name__)
 
 SCHEMA = RequiredSchema(
-    version=8,
+    version=9,
     columns=("ingest.bars.flags", "ingest.bar_revisions.ended_write_id", "ingest.absent_bars.fetch_time"),
     functions=(
         "ingest.claim_slice",
@@ -44,6 +45,9 @@ SCHEMA = RequiredSchema(
         "ingest.end_range",
         "ingest.give_up",
         "ingest.note_suspects",
+        "ingest.begin_delete",
+        "ingest.end_delete",
+        "ingest.close_slice",
     ),
 )
 
@@ -71,6 +75,7 @@ class Worker:
         lease: timedelta,
         owner: str | None = None,
         tally: Tally | None = None,
+        errands: Errands | None = None,
     ) -> None:
         self._db = db
         self._fetcher = fetcher
@@ -78,6 +83,8 @@ class Worker:
         self._lease = lease
         self._tally = tally or Tally()
         self._owner = owner or my_name()
+        self._errands = errands or Errands(db, {})
+        self._errand_next = False
         self._stopping = asyncio.Event()
         self._disturbed = False
         """A step ended in the middle, so that a slice may still be leased to us."""
@@ -105,10 +112,32 @@ class Worker:
                 await self._pause(wait)
 
     async def step(self) -> float:
-        """Takes a grant, then a slice, and brings it on; returns how long to wait before the next."""
+        """Brings a slice on; returns how long to wait before the next.
+
+        Slices that need a request and those that need none take turns, so that neither wait for the others to end.
+        """
         if self._disturbed:
             await slices.free_own(self._db, self._owner)
             self._disturbed = False
+        self._errand_next = not self._errand_next
+        if self._errand_next and await self._errand():
+            return 0
+        wait = await self._request()
+        return 0 if wait and not self._errand_next and await self._errand() else wait
+
+    async def _errand(self) -> bool:
+        """Takes a slice that needs no request and brings it on; says whether there was one."""
+        kinds = self._errands.kinds
+        if not kinds or not await slices.has_due(self._db, kinds):
+            return False
+        claim = await slices.claim(self._db, self._owner, self._lease, kinds)
+        if claim is None:
+            return False
+        await self._errands.handle(claim)
+        return True
+
+    async def _request(self) -> float:
+        """Takes a grant, then a slice, and brings it on by an answer; returns how long to wait before the next."""
         if not await slices.has_due(self._db):
             return IDLE_SECONDS
         grant = await self._limiter.take()
@@ -163,7 +192,8 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
             calendars = await _read_once(db, limiter)
             fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars, tally=tally)
             lease = timedelta(seconds=settings.lease_seconds)
-            worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally)
+            errands = Errands(db, {slices.DELETE: Deleter(db, calendars)})
+            worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)
             stop.gently(worker)
             log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
             await _work(worker, ready)

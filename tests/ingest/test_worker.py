@@ -344,7 +344,7 @@ async def test_a_grant_is_given_back_when_somebody_else_took_the_last_slice(work
     assert [row["state"] for row in await work.slices()] == [SUCCEEDED, PENDING]
 
 
-async def always(_):
+async def always(*_):
     return True
 
 

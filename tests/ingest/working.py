@@ -12,9 +12,10 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from deploy.local.replay import Replay
+from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher, Patience
 from services.ingest.polygon import Polygon
-from services.ingest.store import sessions
+from services.ingest.store import sessions, slices
 from services.ingest.store.limiter import Limiter
 from services.ingest.worker import Worker
 from services.kit.db import Database
@@ -141,16 +142,18 @@ class Desk:
         patience, today = options.pop("patience", AT_ONCE), options.pop("today", None)
         tally = options.pop("tally", None)
         polygon = Polygon(base_url, "replay", **{"wait": 0.001, **options})
+        calendars = await sessions.load(self.db)
+        errands = Errands(self.db, {slices.DELETE: Deleter(self.db, calendars)}, patience)
         fetcher = Fetcher(
             db=self.db,
             polygon=polygon,
             limiter=limiter,
-            calendars=await sessions.load(self.db),
+            calendars=calendars,
             patience=patience,
             tally=tally,
             **({"today": today} if today else {}),
         )
-        worker = Worker(db=self.db, fetcher=fetcher, limiter=limiter, lease=lease, owner=owner)
+        worker = Worker(db=self.db, fetcher=fetcher, limiter=limiter, lease=lease, owner=owner, errands=errands)
         self.workers.append(worker)
         return worker
 

@@ -58,6 +58,7 @@ SELECT bs.backfill_id,
        sum(s.updated)::bigint AS updated,
        sum(s.unchanged)::bigint AS unchanged,
        sum(s.rejected)::bigint AS rejected,
+       sum(s.deleted)::bigint AS deleted,
        sum(s.requests)::bigint AS requests,
        bool_or(s.token > 0) AS begun,
        (array_agg(s.provider_ticker ORDER BY s.state DESC, s.fetch_time DESC)
@@ -74,7 +75,8 @@ SELECT EXISTS (SELECT FROM ingest.backfills WHERE backfill_id = $1)
 
 PAGE_OF_SLICES = """
 SELECT s.slice_id, s.kind, s.symbol_id, s.provider_ticker, s.timeframe, s.first_date, s.last_date, s.state, s.attempts,
-       s.reason, s.next_try_time, s.cursor, s.requests, s.inserted, s.updated, s.unchanged, s.rejected
+       s.reason, s.next_try_time, s.cursor, s.requests, s.inserted, s.updated, s.unchanged, s.rejected,
+       s.deleted
 FROM ingest.backfill_slices bs
 JOIN ingest.slices s USING (slice_id)
 WHERE bs.backfill_id = $1
@@ -100,6 +102,7 @@ class Progress:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    deleted: int = 0
     requests: int = 0
     begun: bool = False
     current_ticker: str | None = None
@@ -110,7 +113,7 @@ class Progress:
 
     @property
     def bars(self) -> int:
-        return self.inserted + self.updated + self.unchanged + self.rejected
+        return self.inserted + self.updated + self.unchanged + self.rejected + self.deleted
 
     def totals(self) -> str:
         """Returns the JSON that is stored when the job ends."""
@@ -164,6 +167,7 @@ class Slice:
     updated: int
     unchanged: int
     rejected: int
+    deleted: int
 
 
 class Jobs:

@@ -35,9 +35,16 @@ WHERE s.state IN (1, 2)
 ORDER BY s.slice_id
 """
 
-# What was answered without bars is not held, until it is given up.
+# What was answered without bars is not held, until it is given up; what is to be deleted counts as deleted.
 SERIES = """
-SELECT r.symbol_id, r.timeframe, r.outside_plan, r.deleted,
+SELECT r.symbol_id, r.timeframe, r.outside_plan,
+       r.deleted + coalesce(
+         (SELECT range_agg(daterange(s.first_date, s.last_date + 1))
+          FROM ingest.slices s
+          WHERE s.symbol_id = r.symbol_id
+            AND s.timeframe = r.timeframe
+            AND s.kind = 4
+            AND s.state IN (1, 2)), '{}') AS deleted,
        r.asked - coalesce(
          (SELECT range_agg(daterange(s.first_date, s.last_date + 1))
           FROM ingest.suspects s

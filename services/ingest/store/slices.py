@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from services.ingest.store.rows import SeriesKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import date, datetime
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from services.kit.db import Database
 
-RANGE = 1
+RANGE, DAY, FILE, DELETE, SYMBOLS, ACTIONS = 1, 2, 3, 4, 5, 6
+"""mdw.ingest.v1.Slice.Kind."""
+
 FAILED, OUTSIDE_PLAN = 4, 5
 ENDED = frozenset({3, 4, 5, 6})
 
@@ -30,7 +32,7 @@ SELECT EXISTS (
 
 CLAIM = """
 SELECT slice_id, token, write_id, symbol_id, timeframe, asset_class, provider_ticker, first_date, last_date, cursor,
-       fetch_time, attempts, reason
+       fetch_time, attempts, reason, kind, mode, position
 FROM ingest.claim_slice($1::smallint[], $2, $3)
 """
 
@@ -56,6 +58,10 @@ RETURNING fetch_time
 
 GIVE_UP = """
 SELECT ingest.give_up($1, $2, $3, $4, $5, $6, $7)
+"""
+
+CLOSE = """
+SELECT ingest.close_slice($1, $2, $3, $4)
 """
 
 LEASED = """
@@ -114,7 +120,10 @@ WHERE s.slice_id = l.slice_id
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A slice that is ours until the lease ends or another token is handed out."""
+    """A slice that is ours until the lease ends or another token is handed out.
+
+    One of many series has 0 in its key, one without a span date.min.
+    """
 
     slice_id: int
     token: int
@@ -128,31 +137,40 @@ class Claim:
     fetch_time: datetime
     attempts: int
     reason: str
+    kind: int = RANGE
+    mode: int = 1
+    lease: timedelta = timedelta(0)
+    position: int | None = None
+    """The symbol_id of the last series that is written, of a slice of many."""
 
 
-async def has_due(db: Database) -> bool:
+async def has_due(db: Database, kinds: Sequence[int] = (RANGE,)) -> bool:
     """Says whether there is work, without taking any."""
-    return bool(await db.fetchval(HAS_DUE, [RANGE]))
+    return bool(await db.fetchval(HAS_DUE, kinds))
 
 
-async def claim(db: Database, owner: str, lease: timedelta) -> Claim | None:
+async def claim(db: Database, owner: str, lease: timedelta, kinds: Sequence[int] = (RANGE,)) -> Claim | None:
     """Takes the slice whose turn it is; its fetch_time is now, so the request must follow."""
-    row = await db.fetchrow(CLAIM, [RANGE], owner, lease)
+    row = await db.fetchrow(CLAIM, kinds, owner, lease)
     if row is None:
         return None
     return Claim(
         row["slice_id"],
         row["token"],
         row["write_id"],
-        SeriesKey(row["symbol_id"], row["timeframe"]),
-        row["asset_class"],
+        SeriesKey(row["symbol_id"] or 0, row["timeframe"] or 0),
+        row["asset_class"] or 0,
         row["provider_ticker"],
-        row["first_date"],
-        row["last_date"],
+        row["first_date"] or date.min,
+        row["last_date"] or date.min,
         row["cursor"],
         row["fetch_time"],
         row["attempts"],
         row["reason"],
+        row["kind"],
+        row["mode"],
+        lease,
+        row["position"],
     )
 
 
@@ -178,6 +196,12 @@ async def give_up(
     Returns the slice's state; None when it is no longer ours.
     """
     found: int | None = await db.fetchval(GIVE_UP, claimed.slice_id, claimed.token, state, reason, first, end, cursor)
+    return found
+
+
+async def close(db: Database, claimed: Claim, state: int, reason: str) -> int | None:
+    """Ends a slice that covers no sessions of its own; returns its state, None when it is no longer ours."""
+    found: int | None = await db.fetchval(CLOSE, claimed.slice_id, claimed.token, state, reason)
     return found
 
 

@@ -50,6 +50,7 @@ FROM (
            * (s.last_date - coalesce(s.cursor::date, s.first_date) + 1), 1) / 50000.0)) AS requests
   FROM ingest.slices s
   WHERE s.state IN (1, 2)
+    AND s.kind NOT IN (3, 4)
     AND NOT s.held
     AND s.priority >= $1
   GROUP BY s.priority, s.turn

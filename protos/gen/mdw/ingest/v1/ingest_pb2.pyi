@@ -97,6 +97,7 @@ class Progress(_message.Message):
     BARS_PER_SECOND_FIELD_NUMBER: _builtins.int
     ESTIMATED_TIME_LEFT_FIELD_NUMBER: _builtins.int
     CURRENT_TICKER_FIELD_NUMBER: _builtins.int
+    BARS_DELETED_FIELD_NUMBER: _builtins.int
     slices_done: _builtins.int
     """Slices that have ended."""
     slices_total: _builtins.int
@@ -120,7 +121,9 @@ class Progress(_message.Message):
     bars_per_second: _builtins.float
     """Bars a second, lately."""
     current_ticker: _builtins.str
-    """A symbol under way, for people; empty when none is."""
+    """A symbol or a file under way, for people; empty when none is."""
+    bars_deleted: _builtins.int
+    """Bars that were taken away."""
     @_builtins.property
     def estimated_time_left(self) -> _duration_pb2.Duration:
         """Time left at the present rate; absent while it is unknown."""
@@ -141,11 +144,14 @@ class Progress(_message.Message):
         bars_per_second: _builtins.float | None = ...,
         estimated_time_left: _duration_pb2.Duration | None = ...,
         current_ticker: _builtins.str = ...,
+        bars_deleted: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bars_inserted", b"_bars_inserted", "_bars_per_second", b"_bars_per_second", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_done_share", b"_done_share", "_requests", b"_requests", "_slices_done", b"_slices_done", "_slices_failed", b"_slices_failed", "_slices_outside_plan", b"_slices_outside_plan", "_slices_total", b"_slices_total", "bars_inserted", b"bars_inserted", "bars_per_second", b"bars_per_second", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "done_share", b"done_share", "estimated_time_left", b"estimated_time_left", "requests", b"requests", "slices_done", b"slices_done", "slices_failed", b"slices_failed", "slices_outside_plan", b"slices_outside_plan", "slices_total", b"slices_total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_per_second", b"_bars_per_second", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_done_share", b"_done_share", "_requests", b"_requests", "_slices_done", b"_slices_done", "_slices_failed", b"_slices_failed", "_slices_outside_plan", b"_slices_outside_plan", "_slices_total", b"_slices_total", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_per_second", b"bars_per_second", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "done_share", b"done_share", "estimated_time_left", b"estimated_time_left", "requests", b"requests", "slices_done", b"slices_done", "slices_failed", b"slices_failed", "slices_outside_plan", b"slices_outside_plan", "slices_total", b"slices_total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bars_inserted", b"_bars_inserted", "_bars_per_second", b"_bars_per_second", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_done_share", b"_done_share", "_requests", b"_requests", "_slices_done", b"_slices_done", "_slices_failed", b"_slices_failed", "_slices_outside_plan", b"_slices_outside_plan", "_slices_total", b"_slices_total", "bars_inserted", b"bars_inserted", "bars_per_second", b"bars_per_second", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "current_ticker", b"current_ticker", "done_share", b"done_share", "estimated_time_left", b"estimated_time_left", "requests", b"requests", "slices_done", b"slices_done", "slices_failed", b"slices_failed", "slices_outside_plan", b"slices_outside_plan", "slices_total", b"slices_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_per_second", b"_bars_per_second", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_done_share", b"_done_share", "_requests", b"_requests", "_slices_done", b"_slices_done", "_slices_failed", b"_slices_failed", "_slices_outside_plan", b"_slices_outside_plan", "_slices_total", b"_slices_total", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_per_second", b"bars_per_second", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "current_ticker", b"current_ticker", "done_share", b"done_share", "estimated_time_left", b"estimated_time_left", "requests", b"requests", "slices_done", b"slices_done", "slices_failed", b"slices_failed", "slices_outside_plan", b"slices_outside_plan", "slices_total", b"slices_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bars_deleted: _TypeAlias = _typing.Literal["bars_deleted"]  # noqa: Y015
+    _WhichOneofArgType__bars_deleted: _TypeAlias = _typing.Literal["_bars_deleted", b"_bars_deleted"]  # noqa: Y015
     _WhichOneofReturnType__bars_inserted: _TypeAlias = _typing.Literal["bars_inserted"]  # noqa: Y015
     _WhichOneofArgType__bars_inserted: _TypeAlias = _typing.Literal["_bars_inserted", b"_bars_inserted"]  # noqa: Y015
     _WhichOneofReturnType__bars_per_second: _TypeAlias = _typing.Literal["bars_per_second"]  # noqa: Y015
@@ -168,6 +174,8 @@ class Progress(_message.Message):
     _WhichOneofArgType__slices_outside_plan: _TypeAlias = _typing.Literal["_slices_outside_plan", b"_slices_outside_plan"]  # noqa: Y015
     _WhichOneofReturnType__slices_total: _TypeAlias = _typing.Literal["slices_total"]  # noqa: Y015
     _WhichOneofArgType__slices_total: _TypeAlias = _typing.Literal["_slices_total", b"_slices_total"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bars_deleted) -> _WhichOneofReturnType__bars_deleted | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bars_inserted) -> _WhichOneofReturnType__bars_inserted | None: ...
     @_typing.overload
@@ -464,6 +472,7 @@ class Slice(_message.Message):
     BARS_UPDATED_FIELD_NUMBER: _builtins.int
     BARS_UNCHANGED_FIELD_NUMBER: _builtins.int
     BARS_REJECTED_FIELD_NUMBER: _builtins.int
+    BARS_DELETED_FIELD_NUMBER: _builtins.int
     slice_id: _builtins.int
     """Output only."""
     kind: Global___Slice.Kind.ValueType
@@ -494,6 +503,8 @@ class Slice(_message.Message):
     """Bars that were as held."""
     bars_rejected: _builtins.int
     """Bars refused as impossible."""
+    bars_deleted: _builtins.int
+    """Bars that were taken away."""
     @_builtins.property
     def next_try_time(self) -> _timestamp_pb2.Timestamp:
         """When it is tried again; absent when nothing is planned."""
@@ -522,13 +533,16 @@ class Slice(_message.Message):
         bars_updated: _builtins.int | None = ...,
         bars_unchanged: _builtins.int | None = ...,
         bars_rejected: _builtins.int | None = ...,
+        bars_deleted: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "attempts", b"attempts", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "next_try_time", b"next_try_time", "requests", b"requests"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "attempts", b"attempts", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "next_try_time", b"next_try_time", "requests", b"requests"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "attempts", b"attempts", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "first_date", b"first_date", "kind", b"kind", "last_date", b"last_date", "next_try_time", b"next_try_time", "provider_ticker", b"provider_ticker", "reason", b"reason", "requests", b"requests", "slice_id", b"slice_id", "state", b"state", "symbol_id", b"symbol_id", "timeframe", b"timeframe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "attempts", b"attempts", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "first_date", b"first_date", "kind", b"kind", "last_date", b"last_date", "next_try_time", b"next_try_time", "provider_ticker", b"provider_ticker", "reason", b"reason", "requests", b"requests", "slice_id", b"slice_id", "state", b"state", "symbol_id", b"symbol_id", "timeframe", b"timeframe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
     _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__bars_deleted: _TypeAlias = _typing.Literal["bars_deleted"]  # noqa: Y015
+    _WhichOneofArgType__bars_deleted: _TypeAlias = _typing.Literal["_bars_deleted", b"_bars_deleted"]  # noqa: Y015
     _WhichOneofReturnType__bars_inserted: _TypeAlias = _typing.Literal["bars_inserted"]  # noqa: Y015
     _WhichOneofArgType__bars_inserted: _TypeAlias = _typing.Literal["_bars_inserted", b"_bars_inserted"]  # noqa: Y015
     _WhichOneofReturnType__bars_rejected: _TypeAlias = _typing.Literal["bars_rejected"]  # noqa: Y015
@@ -541,6 +555,8 @@ class Slice(_message.Message):
     _WhichOneofArgType__requests: _TypeAlias = _typing.Literal["_requests", b"_requests"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts) -> _WhichOneofReturnType__attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bars_deleted) -> _WhichOneofReturnType__bars_deleted | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bars_inserted) -> _WhichOneofReturnType__bars_inserted | None: ...
     @_typing.overload
@@ -1370,3 +1386,99 @@ class ListRejectedBarsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRejectedBarsResponse: _TypeAlias = ListRejectedBarsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteBarsRequest(_message.Message):
+    """Asks for the deletion of bars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PURGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ticker: _builtins.str
+    """A ticker in any usual spelling. Ticker or symbol_id."""
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous."""
+    symbol_id: _builtins.int
+    """Instead of ticker."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """Required. 1M or 1D: others are rolled up from these."""
+    reason: _builtins.str
+    """Required. For people, at most 200 characters."""
+    purge: _builtins.bool
+    """Removes old versions and refused bars of the span, too: reads as of before are then refused there, with AS_OF_PURGED."""
+    priority: Global___Priority.ValueType
+    """Unset means NORMAL."""
+    validate_only: _builtins.bool
+    """Says what it would take away and changes nothing."""
+    request_id: _builtins.str
+    """UUID; a repeat with it returns the first answer."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Required. First session, inclusive, 00:00Z."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Required. End of the span, exclusive, 00:00Z."""
+
+    def __init__(
+        self,
+        *,
+        ticker: _builtins.str = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_id: _builtins.int = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        purge: _builtins.bool = ...,
+        priority: Global___Priority.ValueType = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_class", b"asset_class", "end_time", b"end_time", "priority", b"priority", "purge", b"purge", "reason", b"reason", "request_id", b"request_id", "start_time", b"start_time", "symbol_id", b"symbol_id", "ticker", b"ticker", "timeframe", b"timeframe", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBarsRequest: _TypeAlias = DeleteBarsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBarsResponse(_message.Message):
+    """The deletion that was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
+    bars: _builtins.int
+    """Bars that are stored in the span now."""
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """Absent with validate_only."""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+        bars: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bars", b"_bars", "backfill", b"backfill", "bars", b"bars"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bars", b"_bars", "backfill", b"backfill", "bars", b"bars"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bars: _TypeAlias = _typing.Literal["bars"]  # noqa: Y015
+    _WhichOneofArgType__bars: _TypeAlias = _typing.Literal["_bars", b"_bars"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bars) -> _WhichOneofReturnType__bars | None: ...
+
+Global___DeleteBarsResponse: _TypeAlias = DeleteBarsResponse  # noqa: Y015

@@ -90,6 +90,11 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsResponse.FromString,
                 _registered_method=True)
+        self.DeleteBars = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/DeleteBars',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -181,6 +186,16 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteBars(self, request, context):
+        """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
+        validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
+        request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
+        REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -238,6 +253,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ListRejectedBars,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsResponse.SerializeToString,
+            ),
+            'DeleteBars': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBars,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -538,6 +558,33 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/ListRejectedBars',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/DeleteBars',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,12 @@ class IngestServiceStub:
     """Lists bars that were refused as impossible, newest first, with their raw text. Needs `ingest.read`. Fails with
     SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
     """
+    DeleteBars: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]
+    """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
+    validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
+    request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
+    REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -112,6 +118,12 @@ class IngestServiceAsyncStub(IngestServiceStub):
     ListRejectedBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedBarsRequest, _ingest_pb2.ListRejectedBarsResponse]  # type: ignore[assignment]
     """Lists bars that were refused as impossible, newest first, with their raw text. Needs `ingest.read`. Fails with
     SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+    """
+    DeleteBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]  # type: ignore[assignment]
+    """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
+    validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
+    request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
+    REQUEST_ID_REUSED.
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -218,6 +230,18 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ingest_pb2.ListRejectedBarsResponse, _abc.Awaitable[_ingest_pb2.ListRejectedBarsResponse]]:
         """Lists bars that were refused as impossible, newest first, with their raw text. Needs `ingest.read`. Fails with
         SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBars(
+        self,
+        request: _ingest_pb2.DeleteBarsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.DeleteBarsResponse, _abc.Awaitable[_ingest_pb2.DeleteBarsResponse]]:
+        """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
+        validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
+        request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
+        REQUEST_ID_REUSED.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
