@@ -126,7 +126,7 @@ class ChangedSeries:
 class ChangeStream(Stream[ChangedSeries]):
     """Sends the differences of many series."""
 
-    def __init__(self, db: Database, series: Sequence[ChangedSeries], receipt: Receipt) -> None:
+    def __init__(self, db: Database, series: Iterable[ChangedSeries], receipt: Receipt) -> None:
         super().__init__(db, series, receipt)
         self._compared = receipt
 

@@ -15,7 +15,7 @@ from services.ingest.store import bars
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from services.kit.db import Connection, Database
 
@@ -39,7 +39,7 @@ S = TypeVar("S", bound=Sender)
 class Pump(Generic[S]):
     """Answers for many series; a subclass says how one is answered. `messages` may be used once."""
 
-    def __init__(self, db: Database, series: Sequence[S]) -> None:
+    def __init__(self, db: Database, series: Iterable[S]) -> None:
         self._db = db
         self._series = series
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)

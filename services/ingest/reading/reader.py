@@ -24,7 +24,7 @@ from services.ingest.timeframes import DAY, DAY_MS
 from services.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from services.ingest.calendar import Sessions
@@ -85,10 +85,14 @@ class Reader:
         """Returns what sends the answers of many symbols; with `last`, of each only the newest so many bars."""
         written = await self._figures.written(_ids(symbols), question.timeframe.stored)
         known = await self._known_actions(question, symbols)
-        series = [Series(self._inquiry(question, symbol, known), receipt, last=last) for symbol in symbols]
-        for one in series:
-            one.known_empty = one.inquiry.symbol.symbol_id not in written
-        return AnswerStream(await self._streams.pick(question.snapshot), series, receipt)
+
+        def series() -> Iterator[Series]:
+            for symbol in symbols:
+                one = Series(self._inquiry(question, symbol, known), receipt, last=last)
+                one.known_empty = symbol.symbol_id not in written
+                yield one
+
+        return AnswerStream(await self._streams.pick(question.snapshot), series(), receipt)
 
     async def changes(self, old: Question, new: Question, symbols: Sequence[Symbol], receipt: Receipt) -> Pump[Any]:
         """Returns what sends the differences between the answers to a question as of two instants."""
@@ -98,17 +102,19 @@ class Reader:
         known = await self._known_actions(new, symbols)
         changes = await changes_between(self._db, old.snapshot, new.snapshot, ids, stored)
         purged = await self.purged(old, symbols)
-        series = []
-        for symbol in symbols:
-            symbol_id = symbol.symbol_id
-            before, now = self._inquiry(old, symbol, known), self._inquiry(new, symbol, known)
-            spans = spans_to_compare(old, new, written.get(symbol_id), changes.of(symbol_id))
-            otherwise = symbol_id in purged or may_be_adjusted_otherwise(before, now, days.get(symbol_id))
-            if symbol_id in written and (spans or otherwise):
-                series.append(ChangedSeries(before, now, receipt, spans, anew=symbol_id in purged))
-            else:
-                receipt.add_compared(symbol, bars=0)
-        return ChangeStream(await self._streams.pick(new.snapshot), series, receipt)
+
+        def series() -> Iterator[ChangedSeries]:
+            for symbol in symbols:
+                symbol_id = symbol.symbol_id
+                before, now = self._inquiry(old, symbol, known), self._inquiry(new, symbol, known)
+                spans = spans_to_compare(old, new, written.get(symbol_id), changes.of(symbol_id))
+                otherwise = symbol_id in purged or may_be_adjusted_otherwise(before, now, days.get(symbol_id))
+                if symbol_id in written and (spans or otherwise):
+                    yield ChangedSeries(before, now, receipt, spans, anew=symbol_id in purged)
+                else:
+                    receipt.add_compared(symbol, bars=0)
+
+        return ChangeStream(await self._streams.pick(new.snapshot), series(), receipt)
 
     async def purged(self, question: Question, symbols: Sequence[Symbol]) -> dict[int, MdwError]:
         """Returns, by symbol_id, the error of each symbol whose bars of the span are not as they were: purged since."""

@@ -12,7 +12,7 @@ from services.ingest.reading.wire import CHUNK
 from services.ingest.store import bars
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from services.ingest.reading.blocks import Block
     from services.ingest.reading.receipts import Receipt
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=Sender)
 class Stream(Pump[S]):
     """Sends answers of many series and adds up their accounts."""
 
-    def __init__(self, db: Database, series: Sequence[S], receipt: Receipt) -> None:
+    def __init__(self, db: Database, series: Iterable[S], receipt: Receipt) -> None:
         super().__init__(db, series)
         self._receipt = receipt
 
