@@ -23,7 +23,7 @@ from services.ingest.columns import Columns
 from services.ingest.merge import Held
 from services.ingest.slices import SliceSpan
 from services.ingest.store import parts, sessions, slices
-from services.ingest.store.rows import SeriesKey, encode
+from services.ingest.store.rows import SeriesKey, pieces
 from services.ingest.timeframes import DAY_MS, MINUTE, MINUTE_MS
 from services.kit.db import Database
 from tests.bench.server import migrated_server, row
@@ -129,7 +129,7 @@ class Bench:
     def _file(self, symbol_id: int) -> Path:
         path = self.server.folder / "rows.copy"
         held = Held(self.bars, np.zeros(SPAN, np.int16))
-        path.write_bytes(encode(held, SeriesKey(symbol_id, MINUTE), 0))
+        path.write_bytes(b"".join(pieces(held, SeriesKey(symbol_id, MINUTE), 0)))
         path.chmod(0o644)
         return path
 

@@ -19,7 +19,7 @@ from services.ingest.store.instants import from_ms, to_ms, to_us
 from services.kit.db import roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from datetime import date
 
     import asyncpg
@@ -257,9 +257,9 @@ async def change(conn: Connection, key: SeriesKey, write_id: int, changed: Held)
 async def _store(conn: Connection, claim: Claim, outcome: Outcome) -> None:
     await change(conn, claim.key, claim.write_id, outcome.changed)
     if len(outcome.inserted):
-        data = rows.encode(outcome.inserted, claim.key, claim.write_id)
+        pieces = rows.pieces(outcome.inserted, claim.key, claim.write_id)
         await conn.copy_to_table(
-            "bars", schema_name="ingest", columns=rows.COLUMNS, source=_whole(data), format="binary"
+            "bars", schema_name="ingest", columns=rows.COLUMNS, source=_each(pieces), format="binary"
         )
 
 
@@ -270,8 +270,9 @@ async def _bring_back(conn: Connection, part: Part, head: asyncpg.Record) -> Non
     await conn.execute(BRING_BACK, *key, date_of(first), date_of(max(first, end)), head["void"])
 
 
-async def _whole(data: bytes) -> Any:
-    yield data
+async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def _ending(part: Part, outcome: Outcome, new_rejects: int, held: IntArray) -> tuple[Any, ...]:

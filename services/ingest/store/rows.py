@@ -11,6 +11,8 @@ from services.ingest.columns import Columns
 from services.ingest.merge import Held
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from services.ingest.columns import IntArray
@@ -28,6 +30,7 @@ _ROW = np.dtype(
 _PRICES = ("open", "high", "low", "close", "vwap", "volume")
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
+_PIECE_ROWS = 4_096
 # Postgres counts microseconds from 2000.
 _EPOCH_MS = 946_684_800_000
 
@@ -40,8 +43,18 @@ class SeriesKey:
     timeframe: int
 
 
-def encode(held: Held, key: SeriesKey, write_id: int) -> bytes:
-    """Returns bars as a binary COPY into ingest.bars, its columns in the order of COLUMNS."""
+def pieces(held: Held, key: SeriesKey, write_id: int) -> Iterator[bytes]:
+    """Yields bars as a binary COPY into ingest.bars, its columns in the order of COLUMNS.
+
+    In pieces, so that the server stores one while the next is made.
+    """
+    yield _HEADER
+    for start in range(0, len(held), _PIECE_ROWS):
+        yield _encode(held.take(slice(start, start + _PIECE_ROWS)), key, write_id)
+    yield _TRAILER
+
+
+def _encode(held: Held, key: SeriesKey, write_id: int) -> bytes:
     rows = np.empty(len(held), _ROW)
     rows["count"] = len(COLUMNS)
     for name in COLUMNS:
@@ -51,7 +64,7 @@ def encode(held: Held, key: SeriesKey, write_id: int) -> bytes:
         rows[name] = getattr(held.bars, name)
     rows["symbol_id"], rows["timeframe"], rows["write_id"] = key.symbol_id, key.timeframe, write_id
     rows["flags"] = held.flags
-    return b"".join((_HEADER, rows.data, _TRAILER))
+    return rows.tobytes()
 
 
 def decode(data: bytes) -> Held:
