@@ -59,6 +59,14 @@ class Streamed:
         return [value for chunk in chunks for value in getattr(chunk, name)]
 
 
+async def all_pages(call, fields):
+    """Follows the tokens to the end."""
+    found = [await call(**fields)]
+    while found[-1].next_page_token:
+        found.append(await call(**fields, page_token=found[-1].next_page_token))
+    return found
+
+
 class DirectBars:
     """Calls the servicer itself: no gRPC, no key, no audit, so many more questions a second."""
 
@@ -79,6 +87,12 @@ class DirectBars:
             bars_pb2.StreamBarsResponse.FromString(one) if isinstance(one, bytes) else one async for one in answers
         ]
         return Streamed(messages[0], messages[1:-1], messages[-1].receipt)
+
+    async def list(self, **fields):
+        return await self._servicer.ListBars(bars_pb2.ListBarsRequest(**fields), None)
+
+    async def pages(self, **fields):
+        return await all_pages(self.list, fields)
 
 
 @asynccontextmanager
@@ -118,11 +132,7 @@ class Bars:
         )
 
     async def pages(self, **fields):
-        """Follows the tokens to the end."""
-        found = [await self.list(**fields)]
-        while found[-1].next_page_token:
-            found.append(await self.list(**fields, page_token=found[-1].next_page_token))
-        return found
+        return await all_pages(self.list, fields)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from mdw.ingest.v1 import bars_pb2
 from services.ingest.calendar import day_of
 from services.ingest.reading.adjust import DIVIDEND, SPLIT, Action, Adjuster, Closes, applicable
 from services.ingest.timeframes import DAY_MS
-from tests.ingest.bars_support import at, bars_serving, to_time
+from tests.ingest.bars_support import at, direct_bars, to_time
 from tests.ingest.history import CRYPTO, MINUTE, History, Row, day, days
 from tests.ingest.test_bars_as_of import applied, rows_of
 from tests.ingest.test_bars_rollup import block_of
@@ -38,7 +38,7 @@ async def history(database):
 
 @pytest.fixture
 async def bars(database):
-    async with bars_serving(database) as bars:
+    async with direct_bars(database) as bars:
         yield bars
 
 

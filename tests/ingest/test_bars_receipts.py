@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mdw.ingest.v1 import bars_pb2
-from tests.ingest.bars_support import at, bars_serving, to_time
+from tests.ingest.bars_support import at, direct_bars, to_time
 from tests.ingest.history import CRYPTO, MINUTE, History, Row, day, days
 from tests.ingest.test_bars_rollup import PARTIAL, XNYS, plain_roll
 
@@ -32,7 +32,7 @@ async def history(database):
 
 @pytest.fixture
 async def bars(database):
-    async with bars_serving(database) as bars:
+    async with direct_bars(database) as bars:
         yield bars
 
 
