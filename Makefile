@@ -23,8 +23,12 @@ status: venv ## show what make run has started, and whether it is healthy
 clean-run: ## remove what make run keeps: bars, keys, logs (.mdw)
 	@if [ -d "$${MDW_STATE:-.mdw}" ]; then $(MAKE) venv && $(BIN)/python -m deploy.local.state; fi
 
-test: venv ## run every test, with branch coverage (90 % or more of our own code)
-	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90
+test: venv ## run every test, with branch coverage (90 % or more of our own code); T=tests/kit runs some, without it
+ifdef T
+	@$(BIN)/python -m pytest $(T)
+else
+	@$(BIN)/python -m pytest -n 3 --cov --cov-branch --cov-report=term --cov-fail-under=90
+endif
 
 faults: venv ## run the long tests of faults: kills, stops and restarts at random points (minutes)
 	@$(BIN)/python -m pytest tests/faults/*.py
