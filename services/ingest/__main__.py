@@ -6,12 +6,14 @@ import sys
 
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest.bulk import Bulk
+from services.ingest.completeness import Completeness
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.overview import Overview
 from services.ingest.required import SCHEMA
 from services.ingest.servicer import IngestServicer
 from services.ingest.serving_bars import add_bars
 from services.ingest.settings import IngestSettings
+from services.ingest.store.coverage import CoverageStore
 from services.ingest.store.deletions import Deletions
 from services.ingest.store.jobs import Jobs
 from services.ingest.store.overview import OverviewStore
@@ -67,6 +69,7 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
         rejects=rejects,
         watching=watching,
         tokens=tokens,
+        completeness=Completeness(symbols=symbols, store=CoverageStore(db), tokens=tokens),
         bulk=Bulk(symbols=symbols, starts=starts, deletions=Deletions(db, server.recorder, requests)),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])

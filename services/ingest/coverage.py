@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -243,9 +244,9 @@ class _Marks:
     def holes(self, chosen: BoolArray) -> list[Hole]:
         """Returns the runs of marked days among the chosen ones, ascending."""
         label = np.where(chosen, self._marked, 0)
-        starts = np.flatnonzero(np.diff(label, prepend=-1))
+        starts = np.flatnonzero(np.diff(label, prepend=-1)).tolist()
         found = []
-        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(label)], strict=True):
+        for start, stop in pairwise([*starts, len(label)]):
             story = self._stories[label[start]]
             if story is not None:
                 first, last = int(self._days[start]), int(self._days[stop - 1])

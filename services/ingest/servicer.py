@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from services.ingest.bulk import Bulk
+    from services.ingest.completeness import Completeness
     from services.ingest.store.jobs import Job, Jobs
     from services.ingest.store.rejects import Rejects
     from services.ingest.store.starts import Started, Starts
@@ -50,6 +51,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         rejects: Rejects,
         watching: Watching,
         tokens: PageTokens,
+        completeness: Completeness,
         bulk: Bulk,
     ) -> None:
         self._symbols = symbols
@@ -59,6 +61,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._rejects = rejects
         self._watching = watching
         self._tokens = tokens
+        self._completeness = completeness
         self._bulk = bulk
 
     @scopes("ingest.write")
@@ -175,6 +178,18 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             last = [rows[size - 1].reject_id]
             answer.next_page_token = self._tokens.make("ListRejectedBars", _filters(request), last)
         return answer
+
+    @scopes("ingest.read", "bars.read")
+    async def GetCoverage(self, request: ingest_pb2.GetCoverageRequest, context: Any) -> ingest_pb2.GetCoverageResponse:
+        return await self._completeness.coverage(request)
+
+    @scopes("ingest.read", "bars.read")
+    async def WatchSession(
+        self, request: ingest_pb2.WatchSessionRequest, context: Any
+    ) -> AsyncIterator[ingest_pb2.WatchSessionResponse]:
+        async with aclosing(self._completeness.watch(request)) as messages:
+            async for message in messages:
+                yield message
 
     @scopes("ingest.delete")
     async def DeleteBars(self, request: ingest_pb2.DeleteBarsRequest, context: Any) -> ingest_pb2.DeleteBarsResponse:

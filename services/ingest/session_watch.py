@@ -56,14 +56,14 @@ class SessionWatch:
         *,
         timeframe: int,
         day: int,
-        seconds: float = POLL_SECONDS,
+        seconds: float | None = None,
     ) -> None:
         """Takes the calendar of each symbol, by symbol_id."""
         self._store = store
         self._calendars = calendars
         self._timeframe = timeframe
         self._day = day
-        self._seconds = seconds
+        self._seconds = POLL_SECONDS if seconds is None else seconds
 
     async def looks(self, symbols: Sequence[Symbol], until: float) -> AsyncGenerator[Look]:
         """Yields a look at once, with every change, and a last one; `until` is on the monotonic clock."""

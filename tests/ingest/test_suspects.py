@@ -40,7 +40,7 @@ async def suspects(work, symbol_id, timeframe=DAY):
     return [tuple(row) for row in await work.sql.fetch(SUSPECTS, symbol_id, timeframe)]
 
 
-async def fetch(ingest, work, ticker, first, end, faults="", timeframe=DAY, mode=0):
+async def fetch(ingest, work, ticker, first, end, *, faults="", timeframe=DAY, mode=0):
     """Backfills a span from the replay and returns the job."""
     answer = await ingest.start(
         tickers=[ticker], timeframes=[timeframe], start_time=at(first), end_time=at(end), mode=mode
@@ -53,7 +53,7 @@ async def fetch(ingest, work, ticker, first, end, faults="", timeframe=DAY, mode
 async def test_days_that_came_empty_are_suspect_and_the_next_backfill_brings_them(ingest, work):
     spy = await ingest.symbol("SPY", ETF)
     await fetch(ingest, work, "SPY", "2018-01-02", "2018-02-01")
-    lost = await fetch(ingest, work, "SPY", "2018-02-01", "2018-03-01", "empty:times=1")
+    lost = await fetch(ingest, work, "SPY", "2018-02-01", "2018-03-01", faults="empty:times=1")
     assert (lost.state, lost.progress.bars_inserted) == (ingest_pb2.Backfill.SUCCEEDED, 0)
     assert await suspects(work, spy) == [("2018-02-01", "2018-02-28", 1, "")]
     found = await fetch(ingest, work, "SPY", "2018-01-02", "2018-03-01")
@@ -66,7 +66,7 @@ async def test_days_that_came_empty_are_suspect_and_the_next_backfill_brings_the
 async def test_a_series_without_any_bar_is_suspect_from_its_listing_on(ingest, work):
     spy = await ingest.symbol("SPY", ETF)
     await ingest.sql.execute("UPDATE symbols.symbols SET list_date = '2018-01-20' WHERE symbol_id = $1", spy)
-    await fetch(ingest, work, "SPY", "2018-01-02", "2018-02-01", "empty:times=1")
+    await fetch(ingest, work, "SPY", "2018-01-02", "2018-02-01", faults="empty:times=1")
     assert await suspects(work, spy) == [("2018-01-22", "2018-01-31", 1, "")]
 
 

@@ -1482,3 +1482,454 @@ class DeleteBarsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bars) -> _WhichOneofReturnType__bars | None: ...
 
 Global___DeleteBarsResponse: _TypeAlias = DeleteBarsResponse  # noqa: Y015
+
+@_typing.final
+class Hole(_message.Message):
+    """A run of sessions with one reason for not being held, or not wholly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Hole._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: Hole._Reason.ValueType  # 0
+        """Never sent."""
+        NEVER_ASKED: Hole._Reason.ValueType  # 1
+        """Nobody has asked for it; StartBackfill does."""
+        IN_PROGRESS: Hole._Reason.ValueType  # 2
+        """An unfinished backfill will bring it; detail says why it waits, if it does."""
+        OUTSIDE_PLAN: Hole._Reason.ValueType  # 3
+        """The subscription does not cover it."""
+        BEFORE_LISTING: Hole._Reason.ValueType  # 4
+        """Before the symbol was listed, or had a ticker."""
+        AFTER_DELISTING: Hole._Reason.ValueType  # 5
+        """After the symbol was delisted, or had its last ticker."""
+        BEFORE_FIRST_BAR: Hole._Reason.ValueType  # 6
+        """Asked for and answered; the provider's bars begin later."""
+        SUSPECT: Hole._Reason.ValueType  # 7
+        """Answered without bars, or with too few minutes; it is asked for again: see asks and next_ask_time."""
+        GIVEN_UP: Hole._Reason.ValueType  # 8
+        """As SUSPECT, but not asked for again: see detail."""
+        FAILED: Hole._Reason.ValueType  # 9
+        """Failed: see detail. RetryBackfill, or a new backfill, tries again."""
+        DELETED: Hole._Reason.ValueType  # 10
+        """Deleted by DeleteBars, and not fetched again."""
+        NO_BARS: Hole._Reason.ValueType  # 11
+        """Answered without bars, and not doubted."""
+        NOT_CLOSED: Hole._Reason.ValueType  # 12
+        """Not over yet."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Says why."""
+
+    REASON_UNSPECIFIED: Hole.Reason.ValueType  # 0
+    """Never sent."""
+    NEVER_ASKED: Hole.Reason.ValueType  # 1
+    """Nobody has asked for it; StartBackfill does."""
+    IN_PROGRESS: Hole.Reason.ValueType  # 2
+    """An unfinished backfill will bring it; detail says why it waits, if it does."""
+    OUTSIDE_PLAN: Hole.Reason.ValueType  # 3
+    """The subscription does not cover it."""
+    BEFORE_LISTING: Hole.Reason.ValueType  # 4
+    """Before the symbol was listed, or had a ticker."""
+    AFTER_DELISTING: Hole.Reason.ValueType  # 5
+    """After the symbol was delisted, or had its last ticker."""
+    BEFORE_FIRST_BAR: Hole.Reason.ValueType  # 6
+    """Asked for and answered; the provider's bars begin later."""
+    SUSPECT: Hole.Reason.ValueType  # 7
+    """Answered without bars, or with too few minutes; it is asked for again: see asks and next_ask_time."""
+    GIVEN_UP: Hole.Reason.ValueType  # 8
+    """As SUSPECT, but not asked for again: see detail."""
+    FAILED: Hole.Reason.ValueType  # 9
+    """Failed: see detail. RetryBackfill, or a new backfill, tries again."""
+    DELETED: Hole.Reason.ValueType  # 10
+    """Deleted by DeleteBars, and not fetched again."""
+    NO_BARS: Hole.Reason.ValueType  # 11
+    """Answered without bars, and not doubted."""
+    NOT_CLOSED: Hole.Reason.ValueType  # 12
+    """Not over yet."""
+
+    FIRST_DATE_FIELD_NUMBER: _builtins.int
+    LAST_DATE_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    NEXT_ASK_TIME_FIELD_NUMBER: _builtins.int
+    first_date: _builtins.str
+    """First session, YYYY-MM-DD."""
+    last_date: _builtins.str
+    """Last session, YYYY-MM-DD, inclusive."""
+    sessions: _builtins.int
+    """Sessions from the first to the last."""
+    reason: Global___Hole.Reason.ValueType
+    """Why."""
+    detail: _builtins.str
+    """For people; the provider's own words where it said why."""
+    asks: _builtins.int
+    """Answers so far, of SUSPECT and GIVEN_UP."""
+    @_builtins.property
+    def next_ask_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is asked for again, of SUSPECT."""
+
+    def __init__(
+        self,
+        *,
+        first_date: _builtins.str = ...,
+        last_date: _builtins.str = ...,
+        sessions: _builtins.int | None = ...,
+        reason: Global___Hole.Reason.ValueType = ...,
+        detail: _builtins.str = ...,
+        asks: _builtins.int | None = ...,
+        next_ask_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_asks", b"_asks", "_sessions", b"_sessions", "asks", b"asks", "next_ask_time", b"next_ask_time", "sessions", b"sessions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_asks", b"_asks", "_sessions", b"_sessions", "asks", b"asks", "detail", b"detail", "first_date", b"first_date", "last_date", b"last_date", "next_ask_time", b"next_ask_time", "reason", b"reason", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__asks: _TypeAlias = _typing.Literal["asks"]  # noqa: Y015
+    _WhichOneofArgType__asks: _TypeAlias = _typing.Literal["_asks", b"_asks"]  # noqa: Y015
+    _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
+    _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__asks) -> _WhichOneofReturnType__asks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
+
+Global___Hole: _TypeAlias = Hole  # noqa: Y015
+
+@_typing.final
+class SeriesCoverage(_message.Message):
+    """What a series holds of a span."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    SESSIONS_EXPECTED_FIELD_NUMBER: _builtins.int
+    SESSIONS_PRESENT_FIELD_NUMBER: _builtins.int
+    SESSIONS_MISSING_FIELD_NUMBER: _builtins.int
+    REGULAR_SHARE_FIELD_NUMBER: _builtins.int
+    HOLES_FIELD_NUMBER: _builtins.int
+    DOUBTFUL_FIELD_NUMBER: _builtins.int
+    MORE_HOLES_FIELD_NUMBER: _builtins.int
+    symbol_id: _builtins.int
+    """The symbol."""
+    ticker: _builtins.str
+    """Its ticker, the present or the last one."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """1M or 1D."""
+    sessions_expected: _builtins.int
+    """Closed sessions of the span, without those before the listing or the first bar and after the delisting."""
+    sessions_present: _builtins.int
+    """Of these, the ones with a bar."""
+    sessions_missing: _builtins.int
+    """Of these, the ones without."""
+    regular_share: _builtins.float
+    """Minutes only: which share of the minutes of regular hours has a bar, 0 to 1; a quiet stock has few. Absent where no
+    session is expected.
+    """
+    more_holes: _builtins.bool
+    """There are more holes, or doubtful runs."""
+    @_builtins.property
+    def holes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hole]:
+        """All closed sessions of the span without a bar, ascending, also those nobody expects; at most 1,000."""
+
+    @_builtins.property
+    def doubtful(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hole]:
+        """Minutes only: sessions with bars, but perhaps not all of them; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        sessions_expected: _builtins.int | None = ...,
+        sessions_present: _builtins.int | None = ...,
+        sessions_missing: _builtins.int | None = ...,
+        regular_share: _builtins.float | None = ...,
+        holes: _abc.Iterable[Global___Hole] | None = ...,
+        doubtful: _abc.Iterable[Global___Hole] | None = ...,
+        more_holes: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_regular_share", b"_regular_share", "_sessions_expected", b"_sessions_expected", "_sessions_missing", b"_sessions_missing", "_sessions_present", b"_sessions_present", "regular_share", b"regular_share", "sessions_expected", b"sessions_expected", "sessions_missing", b"sessions_missing", "sessions_present", b"sessions_present"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_regular_share", b"_regular_share", "_sessions_expected", b"_sessions_expected", "_sessions_missing", b"_sessions_missing", "_sessions_present", b"_sessions_present", "doubtful", b"doubtful", "holes", b"holes", "more_holes", b"more_holes", "regular_share", b"regular_share", "sessions_expected", b"sessions_expected", "sessions_missing", b"sessions_missing", "sessions_present", b"sessions_present", "symbol_id", b"symbol_id", "ticker", b"ticker", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__regular_share: _TypeAlias = _typing.Literal["regular_share"]  # noqa: Y015
+    _WhichOneofArgType__regular_share: _TypeAlias = _typing.Literal["_regular_share", b"_regular_share"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_expected: _TypeAlias = _typing.Literal["sessions_expected"]  # noqa: Y015
+    _WhichOneofArgType__sessions_expected: _TypeAlias = _typing.Literal["_sessions_expected", b"_sessions_expected"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_missing: _TypeAlias = _typing.Literal["sessions_missing"]  # noqa: Y015
+    _WhichOneofArgType__sessions_missing: _TypeAlias = _typing.Literal["_sessions_missing", b"_sessions_missing"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_present: _TypeAlias = _typing.Literal["sessions_present"]  # noqa: Y015
+    _WhichOneofArgType__sessions_present: _TypeAlias = _typing.Literal["_sessions_present", b"_sessions_present"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__regular_share) -> _WhichOneofReturnType__regular_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_expected) -> _WhichOneofReturnType__sessions_expected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_missing) -> _WhichOneofReturnType__sessions_missing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_present) -> _WhichOneofReturnType__sessions_present | None: ...
+
+Global___SeriesCoverage: _TypeAlias = SeriesCoverage  # noqa: Y015
+
+@_typing.final
+class GetCoverageRequest(_message.Message):
+    """Asks what is held of a span."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    ALL_ACTIVE_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous. Without tickers and symbol_ids: all active symbols of the class."""
+    all_active: _builtins.bool
+    """Every active symbol."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """Required; for another one than 1M and 1D its base counts."""
+    page_size: _builtins.int
+    """Symbols; default 50, lowered to 200."""
+    page_token: _builtins.str
+    """From the answer before, with the same other fields."""
+    @_builtins.property
+    def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickers in any usual spelling, at most 20,000. One of tickers, symbol_ids, asset_class alone, or all_active."""
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 20,000."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Inclusive, 00:00Z; absent means 2000-01-01."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive, 00:00Z; absent, or later than the last closed session, means up to that session."""
+
+    def __init__(
+        self,
+        *,
+        tickers: _abc.Iterable[_builtins.str] | None = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        all_active: _builtins.bool = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_active", b"all_active", "asset_class", b"asset_class", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "symbol_ids", b"symbol_ids", "tickers", b"tickers", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCoverageRequest: _TypeAlias = GetCoverageRequest  # noqa: Y015
+
+@_typing.final
+class GetCoverageResponse(_message.Message):
+    """A page of coverage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesCoverage]:
+        """By symbol_id."""
+
+    def __init__(
+        self,
+        *,
+        series: _abc.Iterable[Global___SeriesCoverage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCoverageResponse: _TypeAlias = GetCoverageResponse  # noqa: Y015
+
+@_typing.final
+class WatchSessionRequest(_message.Message):
+    """Asks to wait for a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    ALL_ACTIVE_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    SESSION_DATE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous. Without tickers and symbol_ids: all active symbols of the class."""
+    all_active: _builtins.bool
+    """Every active symbol."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """Unset means 1D; for another one than 1M and 1D its base counts."""
+    session_date: _builtins.str
+    """Required. YYYY-MM-DD; symbols whose market is closed that day are not waited for."""
+    @_builtins.property
+    def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickers in any usual spelling, at most 20,000. One of tickers, symbol_ids, asset_class alone, or all_active."""
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 20,000."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Ends the wait after so long at the latest, with what is missing; absent means shortly before the call's deadline."""
+
+    def __init__(
+        self,
+        *,
+        tickers: _abc.Iterable[_builtins.str] | None = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        all_active: _builtins.bool = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        session_date: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_active", b"all_active", "asset_class", b"asset_class", "session_date", b"session_date", "symbol_ids", b"symbol_ids", "tickers", b"tickers", "timeframe", b"timeframe", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSessionRequest: _TypeAlias = WatchSessionRequest  # noqa: Y015
+
+@_typing.final
+class MissingSession(_message.Message):
+    """A symbol that lacks the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    HOLE_FIELD_NUMBER: _builtins.int
+    symbol_id: _builtins.int
+    """The symbol."""
+    ticker: _builtins.str
+    """Its ticker."""
+    @_builtins.property
+    def hole(self) -> Global___Hole:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        hole: Global___Hole | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hole", b"hole"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hole", b"hole", "symbol_id", b"symbol_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingSession: _TypeAlias = MissingSession  # noqa: Y015
+
+@_typing.final
+class WatchSessionResponse(_message.Message):
+    """How far a session has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WatchSessionResponse._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: WatchSessionResponse._State.ValueType  # 0
+        """Never sent."""
+        WAITING: WatchSessionResponse._State.ValueType  # 1
+        """More messages follow."""
+        COMPLETE: WatchSessionResponse._State.ValueType  # 2
+        """Nothing is missing; the last message."""
+        INCOMPLETE: WatchSessionResponse._State.ValueType  # 3
+        """The time was up; the last message."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Says how far."""
+
+    STATE_UNSPECIFIED: WatchSessionResponse.State.ValueType  # 0
+    """Never sent."""
+    WAITING: WatchSessionResponse.State.ValueType  # 1
+    """More messages follow."""
+    COMPLETE: WatchSessionResponse.State.ValueType  # 2
+    """Nothing is missing; the last message."""
+    INCOMPLETE: WatchSessionResponse.State.ValueType  # 3
+    """The time was up; the last message."""
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SESSION_DATE_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    SYMBOLS_EXPECTED_FIELD_NUMBER: _builtins.int
+    SYMBOLS_COMPLETE_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    state: Global___WatchSessionResponse.State.ValueType
+    """How far."""
+    session_date: _builtins.str
+    """YYYY-MM-DD."""
+    symbols_expected: _builtins.int
+    """Symbols that are waited for."""
+    symbols_complete: _builtins.int
+    """Of these, the ones that have it."""
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When the session closes, or did; of several markets the last."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingSession]:
+        """The others, by symbol_id; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___WatchSessionResponse.State.ValueType = ...,
+        session_date: _builtins.str = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        symbols_expected: _builtins.int | None = ...,
+        symbols_complete: _builtins.int | None = ...,
+        missing: _abc.Iterable[Global___MissingSession] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_symbols_complete", b"_symbols_complete", "_symbols_expected", b"_symbols_expected", "close_time", b"close_time", "symbols_complete", b"symbols_complete", "symbols_expected", b"symbols_expected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_symbols_complete", b"_symbols_complete", "_symbols_expected", b"_symbols_expected", "close_time", b"close_time", "missing", b"missing", "session_date", b"session_date", "state", b"state", "symbols_complete", b"symbols_complete", "symbols_expected", b"symbols_expected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__symbols_complete: _TypeAlias = _typing.Literal["symbols_complete"]  # noqa: Y015
+    _WhichOneofArgType__symbols_complete: _TypeAlias = _typing.Literal["_symbols_complete", b"_symbols_complete"]  # noqa: Y015
+    _WhichOneofReturnType__symbols_expected: _TypeAlias = _typing.Literal["symbols_expected"]  # noqa: Y015
+    _WhichOneofArgType__symbols_expected: _TypeAlias = _typing.Literal["_symbols_expected", b"_symbols_expected"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__symbols_complete) -> _WhichOneofReturnType__symbols_complete | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__symbols_expected) -> _WhichOneofReturnType__symbols_expected | None: ...
+
+Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015

@@ -90,6 +90,16 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsResponse.FromString,
                 _registered_method=True)
+        self.GetCoverage = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/GetCoverage',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetCoverageRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetCoverageResponse.FromString,
+                _registered_method=True)
+        self.WatchSession = channel.unary_stream(
+                '/mdw.ingest.v1.IngestService/WatchSession',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionResponse.FromString,
+                _registered_method=True)
         self.DeleteBars = channel.unary_unary(
                 '/mdw.ingest.v1.IngestService/DeleteBars',
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
@@ -186,6 +196,23 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCoverage(self, request, context):
+        """Says which sessions of a span are held, series by series, and for each hole why it is one. Needs `ingest.read` or
+        `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSession(self, request, context):
+        """Waits for a session: sends at once and with every change what is missing, and ends when nothing is, or shortly before
+        the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
+        Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteBars(self, request, context):
         """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
         validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -253,6 +280,16 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ListRejectedBars,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsResponse.SerializeToString,
+            ),
+            'GetCoverage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCoverage,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetCoverageRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetCoverageResponse.SerializeToString,
+            ),
+            'WatchSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSession,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionResponse.SerializeToString,
             ),
             'DeleteBars': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteBars,
@@ -558,6 +595,60 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/ListRejectedBars',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectedBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCoverage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/GetCoverage',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetCoverageRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetCoverageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/WatchSession',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,15 @@ class IngestServiceStub:
     """Lists bars that were refused as impossible, newest first, with their raw text. Needs `ingest.read`. Fails with
     SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
     """
+    GetCoverage: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetCoverageRequest, _ingest_pb2.GetCoverageResponse]
+    """Says which sessions of a span are held, series by series, and for each hole why it is one. Needs `ingest.read` or
+    `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON, PAGE_TOKEN_INVALID.
+    """
+    WatchSession: _grpc.UnaryStreamMultiCallable[_ingest_pb2.WatchSessionRequest, _ingest_pb2.WatchSessionResponse]
+    """Waits for a session: sends at once and with every change what is missing, and ends when nothing is, or shortly before
+    the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
+    Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
+    """
     DeleteBars: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]
     """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
     validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -118,6 +127,15 @@ class IngestServiceAsyncStub(IngestServiceStub):
     ListRejectedBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedBarsRequest, _ingest_pb2.ListRejectedBarsResponse]  # type: ignore[assignment]
     """Lists bars that were refused as impossible, newest first, with their raw text. Needs `ingest.read`. Fails with
     SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+    """
+    GetCoverage: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetCoverageRequest, _ingest_pb2.GetCoverageResponse]  # type: ignore[assignment]
+    """Says which sessions of a span are held, series by series, and for each hole why it is one. Needs `ingest.read` or
+    `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON, PAGE_TOKEN_INVALID.
+    """
+    WatchSession: _aio.UnaryStreamMultiCallable[_ingest_pb2.WatchSessionRequest, _ingest_pb2.WatchSessionResponse]  # type: ignore[assignment]
+    """Waits for a session: sends at once and with every change what is missing, and ends when nothing is, or shortly before
+    the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
+    Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
     """
     DeleteBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]  # type: ignore[assignment]
     """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
@@ -230,6 +248,27 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ingest_pb2.ListRejectedBarsResponse, _abc.Awaitable[_ingest_pb2.ListRejectedBarsResponse]]:
         """Lists bars that were refused as impossible, newest first, with their raw text. Needs `ingest.read`. Fails with
         SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCoverage(
+        self,
+        request: _ingest_pb2.GetCoverageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.GetCoverageResponse, _abc.Awaitable[_ingest_pb2.GetCoverageResponse]]:
+        """Says which sessions of a span are held, series by series, and for each hole why it is one. Needs `ingest.read` or
+        `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSession(
+        self,
+        request: _ingest_pb2.WatchSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_pb2.WatchSessionResponse], _abc.AsyncIterator[_ingest_pb2.WatchSessionResponse]]:
+        """Waits for a session: sends at once and with every change what is missing, and ends when nothing is, or shortly before
+        the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
+        Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
         """
 
     @_abc_1.abstractmethod
