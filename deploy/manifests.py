@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 K8S = ROOT / "deploy" / "k8s"
 JOB = K8S / "base" / "migrate.yaml"
 OVERLAYS = ("dev", "production")
 JOB_NAME = re.compile(r"^(  name: mdw-migrate-)[0-9a-f]{10}$", re.MULTILINE)
 TOOLS = Path(sys.executable).parent
+ALERTS = K8S / "components" / "monitoring" / "prometheusrule.yaml"
+RULES = ROOT / "deploy" / "grafana" / "rules.yaml"
 
 
 def digest(folder: Path = ROOT / "migrator" / "sql") -> str:
@@ -29,9 +33,22 @@ def name_job() -> None:
     JOB.write_text(JOB_NAME.sub(rf"\g<1>{digest()}", JOB.read_text()))
 
 
+def rules() -> str:
+    """Returns the alert rules as a Prometheus without the operator reads them."""
+    groups = yaml.safe_load(ALERTS.read_text())["spec"]["groups"]
+    return f"# Made by `make manifests` from {ALERTS.relative_to(ROOT)}.\n" + yaml.safe_dump(
+        {"groups": groups}, sort_keys=False, width=1_000
+    )
+
+
 def render(overlay: str) -> str:
     """Returns an overlay's manifests as kubectl would apply them; raises CalledProcessError."""
-    command: list[str | Path] = [TOOLS / "kubectl", "kustomize", K8S / "overlays" / overlay]
+    return render_folder(K8S / "overlays" / overlay)
+
+
+def render_folder(folder: Path) -> str:
+    """Returns what the kustomization in a folder gives; raises CalledProcessError."""
+    command: list[str | Path] = [TOOLS / "kubectl", "kustomize", folder]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -44,6 +61,7 @@ def main() -> None:
     folder = ROOT / ".mdw" / "manifests"
     folder.mkdir(parents=True, exist_ok=True)
     name_job()
+    RULES.write_text(rules())
     for overlay in OVERLAYS:
         file = folder / f"{overlay}.yaml"
         file.write_text(render(overlay))

@@ -25,9 +25,9 @@ def measure_readiness(exporter: Exporter, readiness: Readiness) -> None:
     exporter.gauge("mdw_ready", "1 while the process says SERVING.", lambda: float(readiness.ready))
     exporter.gauges(
         "mdw_check_failing",
-        "1 for each check that keeps the process from being ready.",
+        "1 for a check that keeps the process from being ready.",
         ("check",),
-        lambda: {(name,): 1.0 for name in readiness.problems},
+        lambda: {(name,): float(bool(problem)) for name, problem in readiness.found.items()},
     )
 
 

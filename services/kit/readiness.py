@@ -51,8 +51,13 @@ class Readiness:
         return self._health.ready
 
     @property
+    def found(self) -> dict[str, str]:
+        """What each check has found, '' where all is well; may be read from any thread."""
+        return {name: check.problem for name, check in list(self._checks.items())}
+
+    @property
     def problems(self) -> dict[str, str]:
-        return {name: check.problem for name, check in list(self._checks.items()) if check.problem}
+        return {name: problem for name, problem in self.found.items() if problem}
 
     async def check(self) -> None:
         """Runs the checks that are due, and tells the health service."""

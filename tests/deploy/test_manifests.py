@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +15,13 @@ from services.kit.health import LIVENESS, READINESS
 from services.kit.server import GRACE_SECONDS
 
 Manifest = dict[str, Any]
-PROCESSES = ("auth", "symbols", "ingest", "worker")
+MODULES = {
+    "auth": "services.auth",
+    "symbols": "services.symbols",
+    "ingest": "services.ingest",
+    "worker": "services.ingest.worker",
+}
+PROCESSES = tuple(MODULES)
 SERVED = ("auth", "symbols", "ingest")
 
 
@@ -102,6 +110,20 @@ def test_every_process_gets_only_settings_that_it_reads(overlay) -> None:
         assert {one["name"] for one in container["env"]} <= known
 
 
+def test_the_guide_lists_every_setting_and_who_reads_it() -> None:
+    guide = (manifests.ROOT / "docs" / "operations.md").read_text()
+    listed: dict[str, set[str]] = {}
+    for names, processes in re.findall(r"^\| (`[A-Z_`, ]+`) \| ([a-z, ]+) \|", guide, re.MULTILINE):
+        for name in names.split(", "):
+            listed[name.strip("`")] = set(processes.split(", "))
+    real: dict[str, set[str]] = {}
+    for process, module in MODULES.items():
+        for name in _settings_of(module):
+            real.setdefault(name, set()).add(process)
+
+    assert listed == real
+
+
 def test_selectors_meet_their_pods(overlay) -> None:
     labels = [
         one["spec"]["template"]["metadata"]["labels"] for one in _of_kind(overlay, "Deployment", "StatefulSet", "Job")
@@ -178,8 +200,7 @@ def _settings_of(module: str) -> set[str]:
         "services.ingest": ("services.ingest.settings", "IngestSettings"),
         "services.ingest.worker": ("services.ingest.worker_settings", "WorkerSettings"),
     }[module]
-    client = {"MDW_TLS_CA_FILE"}
-    return client | {item.name.upper() for item in fields(getattr(import_module(package), name))}
+    return {item.name.upper() for item in fields(getattr(import_module(package), name))}
 
 
 def _edges(policy: Manifest) -> set[tuple[Any, Any, Any]]:
@@ -219,3 +240,87 @@ def _sources(origin: Manifest) -> list[str]:
     if "namespaceSelector" in origin:
         return ["clients" if "mdw-client" in origin["namespaceSelector"]["matchLabels"] else "prometheus"]
     return _names(origin["podSelector"])
+
+
+def test_files_that_settings_name_are_mounted(overlay) -> None:
+    for name in PROCESSES:
+        pod = _named(overlay, "Deployment", name)["spec"]["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            mounts = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
+            for variable in container["env"]:
+                if variable["name"].endswith("_FILE"):
+                    folder, _, file = variable["value"].rpartition("/")
+                    secret = mounts[folder]["secret"]
+                    items = {item["path"] for item in secret.get("items", ())} or {"tls.crt", "tls.key", "ca.crt"}
+                    assert file in items, (name, variable["name"])
+
+
+def test_the_certificates_are_those_that_are_mounted_and_name_their_service() -> None:
+    production = list(yaml.safe_load_all(manifests.render("production")))
+    made = {one["spec"]["secretName"]: one["spec"] for one in _of_kind(production, "Certificate")}
+    for name in SERVED:
+        pod = _named(production, "Deployment", name)["spec"]["template"]["spec"]
+        (secret,) = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "tls"]
+        assert {name, f"{name}.mdw.svc"} <= set(made[secret]["dnsNames"])
+        assert made[secret]["usages"] == ["server auth", "client auth"]
+
+
+def test_with_mutual_tls_the_services_ask_for_certificates(tmp_path) -> None:
+    overlay = tmp_path / "kustomization.yaml"
+    production, component = (
+        os.path.relpath(manifests.K8S / part, tmp_path) for part in ("overlays/production", "components/mutual-tls")
+    )
+    overlay.write_text(yaml.safe_dump({"resources": [production], "components": [component]}))
+    rendered = list(yaml.safe_load_all(manifests.render_folder(tmp_path)))
+    for name in SERVED:
+        (container,) = _named(rendered, "Deployment", name)["spec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        assert variables["TLS_CLIENT_CA_FILE"] == "/run/tls/ca.crt"
+        if name != "auth":
+            assert variables["MDW_TLS_CERT_FILE"] == "/run/tls/tls.crt", "auth asks it for one"
+
+
+def test_a_commit_waits_for_a_standby_and_without_one_writing_stops() -> None:
+    (cluster,) = _of_kind(list(yaml.safe_load_all(manifests.render("production"))), "Cluster")
+
+    assert cluster["spec"]["instances"] == 3
+    assert cluster["spec"]["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
+    assert "synchronous_commit" not in cluster["spec"]["postgresql"]["parameters"]
+    logins = {role["name"]: role["inRoles"] for role in cluster["spec"]["managed"]["roles"] if role["login"]}
+    assert logins == {f"mdw_{name}_login": [f"mdw_{name}"] for name in SERVED}
+
+
+def test_monitoring_scrapes_all_and_brings_alerts_and_dashboards() -> None:
+    production = list(yaml.safe_load_all(manifests.render("production")))
+    (monitor,) = _of_kind(production, "PodMonitor")
+    (expression,) = monitor["spec"]["selector"]["matchExpressions"]
+    assert tuple(expression["values"]) == PROCESSES
+    for name in PROCESSES:
+        (container,) = _named(production, "Deployment", name)["spec"]["template"]["spec"]["containers"]
+        assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in {port["name"] for port in container["ports"]}
+    assert _of_kind(production, "PrometheusRule")
+    boards = _named(production, "ConfigMap", "mdw-dashboards")
+    assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert set(boards["data"]) == {"mdw-calls.json", "mdw-ingest.json"}
+
+
+def test_compose_waits_for_health_and_for_completion() -> None:
+    services = yaml.safe_load((manifests.ROOT / "deploy" / "compose.yaml").read_text())["services"]
+
+    assert services["bootstrap"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in PROCESSES:
+        assert services[name]["depends_on"] == {"bootstrap": {"condition": "service_completed_successfully"}}
+    assert services["replay"]["profiles"] == ["replay"]
+    for name in (*PROCESSES, "bootstrap", "replay"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert all(port.startswith("127.0.0.1:") for port in services[name].get("ports", ()))
+
+
+def test_compose_gives_every_process_only_settings_that_it_reads() -> None:
+    services = yaml.safe_load((manifests.ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    shared = set(yaml.safe_load((manifests.ROOT / "deploy" / "compose.yaml").read_text())["x-environment"])
+    for name, module in MODULES.items():
+        assert set(services[name]["environment"]) - shared <= _settings_of(module), name
+    assert shared - {"SYMBOLS_TARGET"} <= set().union(*(_settings_of(module) for module in MODULES.values()))

@@ -100,7 +100,7 @@ async def test_a_check_that_fails_has_its_name(scraped):
     scraped.server.readiness.add("thing", broken)
     await scraped.server.readiness.check()
     found = await asyncio.to_thread(read, scraped.server.metrics_port)
-    assert found["mdw_check_failing"] == {(("check", "thing"),): 1}
+    assert found["mdw_check_failing"] == {(("check", "database"),): 0, (("check", "thing"),): 1}
     assert found["mdw_ready"] == {(): 0}
 
 
