@@ -33,7 +33,7 @@ from services.kit.errors import (
 )
 from services.kit.log import CallLines, get, redact
 from services.kit.scopes import allows
-from services.kit.version import VERSION
+from services.kit.version import VERSION_METADATA
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -57,7 +57,6 @@ RECHECK_SECONDS = 3.0
 DENIAL_SECONDS = 0.05
 """No denial is answered sooner, so that the time does not tell a missing key from a revoked one."""
 
-VERSION_METADATA = ("x-mdw-version", VERSION)
 STREAM_STARTED = "STREAM_STARTED"
 _CREDENTIALS = frozenset({"x-api-key", "x-api-key-bin", "authorization", "authorization-bin"})
 _UNKNOWN = "KEY_UNKNOWN"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.kit.version import VERSION_METADATA
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -52,6 +54,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._wake()
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:  # noqa: N802
+        context.set_trailing_metadata((VERSION_METADATA,))
         found = self._status(request.service)
         if found is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")

@@ -8,3 +8,5 @@ try:
     VERSION = version("mdw")
 except PackageNotFoundError:  # run from a checkout that was never installed
     VERSION = "0+unknown"
+
+VERSION_METADATA = ("x-mdw-version", VERSION)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import struct
 
 import asyncpg
 import grpc
@@ -15,42 +14,18 @@ from services.auth.settings import AuthSettings
 from services.kit import keys
 from services.kit.remote import RemoteAuthenticator
 from tests.auth.test_keys import Keys
+from tests.raw import connected
 from tests.support import auth_process, environment, make_key, with_key
 
 SECRET = re.compile(r"mdw_[0-9a-f]{9,}")
 
 
-def literal(name: bytes, value: bytes) -> bytes:
-    """Encodes a header for HPACK: literal, never indexed, no Huffman."""
-    return b"\x10" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    return struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
-
-
 async def call_raw(target: str, value: bytes) -> None:
     """Calls with a header value that no gRPC client would send."""
-    host, _, port = target.partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    headers = b"".join(
-        literal(name, text)
-        for name, text in [
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", b"/mdw.auth.v1.KeyService/ListKeys"),
-            (b":authority", b"x"),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-            (b"x-api-key", value),
-        ]
-    )
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
-    writer.write(frame(1, 4, 1, headers) + frame(0, 1, 1, b"\0\0\0\0\0"))
-    await writer.drain()
-    await asyncio.wait_for(reader.read(4096), 5)
-    await asyncio.sleep(0.2)
-    writer.transport.abort()
+    async with connected(target) as connection:
+        connection.end(connection.call("/mdw.auth.v1.KeyService/ListKeys", (b"x-api-key", value)))
+        await asyncio.wait_for(connection.reader.read(4096), 5)
+        await asyncio.sleep(0.2)
 
 
 async def test_a_service_at_debug_prints_and_stores_no_key(database, capfd):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import pytest
 
 from mdw.ingest.v1 import bars_pb2
+from services.kit import keys
+from services.kit.answering import DENIAL_SECONDS
 from services.kit.errors import InvalidArgument, NotFound
+from tests.raw import connected
 from tests.support import make_key, reason, violations, with_key
 
 REQUEST = bars_pb2.ListBarsRequest(ticker="AAPL")
@@ -200,6 +204,34 @@ async def test_a_key_that_goes_while_the_handler_runs_is_refused(rig, rows):
     assert error.code() == grpc.StatusCode.UNAUTHENTICATED
     assert await rows.codes() == [("ListBars", 16, "KEY_REVOKED")]
     assert await rows.usage() == 0
+
+
+async def test_calls_that_are_taken_back_at_once_become_few_rows(rig, rows):
+    """Rapid resets cost no row each, whether gRPC or a handler notices them."""
+    async with connected(rig.target) as connection:
+        for _ in range(300):
+            connection.reset(connection.call("/mdw.ingest.v1.BarService/ListBars"))
+        await connection.writer.drain()
+        await rig.stub.ListBars(REQUEST, metadata=with_key(rig.key))
+        await asyncio.sleep(0.5)
+    refused = [row for row in await rows.all() if row["code"] != 0]
+    assert 0 < sum(row["call_count"] for row in refused) <= 300
+    assert len(refused) < 60
+
+
+@pytest.mark.parametrize(
+    "end", ["unknown", "revoke_time = now()", "expire_time = now()", "delete_time = now(), digest = NULL"]
+)
+async def test_a_denial_takes_as_long_whatever_its_reason(database, rig, rows, end):
+    """None is answered sooner than the slowest look-up takes, and all read the same."""
+    key = keys.new_secret() if end == "unknown" else rig.key
+    if end != "unknown":
+        await rows.execute(f"UPDATE auth.keys SET {end}")
+    started = time.monotonic()
+    error = await failing(rig.stub.ListBars(REQUEST, metadata=with_key(key)))
+    assert time.monotonic() - started >= DENIAL_SECONDS
+    assert error.details() == "the call needs a valid API key in the metadata x-api-key"
+    assert [name for name, _ in error.trailing_metadata()] == ["x-mdw-version", "grpc-status-details-bin"]
 
 
 async def eventually(read, attempts: int = 100):
