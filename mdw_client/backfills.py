@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdw.ingest.v1 import ingest_pb2 as pb
 from mdw_client import words
 from mdw_client.calls import Call, Pages, Part, R
-from mdw_client.errors import ConfigurationError
 from mdw_client.methods import listing, operation, subscription
-from mdw_client.symbols import Ticker, named
+from mdw_client.symbols import Ticker, Tickers, chosen, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mdw_client.words import Many, Time, Word
+    from mdw_client.words import Time, Word
 
 _RPC = "/mdw.ingest.v1.IngestService/"
 _PLAN_TIMEOUT = 120.0
@@ -43,7 +42,7 @@ class Backfills(Part[R]):
     @operation
     def plan(
         self,
-        tickers: Many | Iterable[int] | None = None,
+        tickers: Tickers | None = None,
         timeframes: Word | Iterable[Word] = "1d",
         start: Time | None = None,
         end: Time | None = None,
@@ -70,7 +69,7 @@ class Backfills(Part[R]):
     @operation
     def start(
         self,
-        tickers: Many | Iterable[int] | None = None,
+        tickers: Tickers | None = None,
         timeframes: Word | Iterable[Word] = "1d",
         start: Time | None = None,
         end: Time | None = None,
@@ -187,7 +186,7 @@ class Rejects(Part[R]):
 
 
 def _request(
-    tickers: Many | Iterable[int] | None,
+    tickers: Tickers | None,
     timeframes: Word | Iterable[Word],
     asset_class: Word | None,
     *,
@@ -197,12 +196,8 @@ def _request(
     mode: Word | None,
     priority: Word | None,
 ) -> pb.StartBackfillRequest:
-    named_ones: list[Any] = [tickers] if isinstance(tickers, str | int) else list(tickers or ())
-    if tickers is not None and not named_ones:
-        raise ConfigurationError("tickers: the list is empty; for all active symbols say all_active=True")
     return pb.StartBackfillRequest(
-        tickers=[each for each in named_ones if isinstance(each, str)],
-        symbol_ids=[each for each in named_ones if not isinstance(each, str)],
+        **chosen(tickers),
         asset_class=words.asset_class(asset_class),
         all_active=all_active,
         timeframes=words.timeframes(timeframes),

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Self, TypedDict, Unpack, overload
 
 from mdw.ingest.v1 import bars_pb2 as pb
+from mdw.ingest.v1 import ingest_pb2
 from mdw.type.v1 import type_pb2
 from mdw_client import words
 from mdw_client.calls import Asynchronous, Blocking, Call, Pages, Part, R
-from mdw_client.errors import ConfigurationError
 from mdw_client.frames import Bars
 from mdw_client.methods import Method, P, collection, listing, operation, procedure
 from mdw_client.mirror import Mirror
 from mdw_client.parquet import ParquetFile, Saved
 from mdw_client.reader import Reader
-from mdw_client.symbols import Ticker, named
+from mdw_client.symbols import Ticker, Tickers, chosen, named
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
     from mdw_client.columns import Chunk
     from mdw_client.words import Time, Word
 
 _RPC = "/mdw.ingest.v1.BarService/"
-Tickers = Ticker | Iterable[Ticker]
 
 
 class Choices(TypedDict, total=False):
@@ -194,6 +194,36 @@ class BarReads(Part[R]):
         """
         return _Saving(stream_request(tickers, timeframe, start, end, **choices), Path(path))
 
+    @operation
+    def delete(
+        self,
+        ticker: Ticker,
+        timeframe: Word,
+        start: Time,
+        end: Time,
+        *,
+        reason: str,
+        asset_class: Word | None = None,
+        purge: bool = False,
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> Call[ingest_pb2.DeleteBarsResponse]:
+        """Starts the deletion of a span of stored bars, which are not fetched again; `reason` is for people.
+
+        An earlier `as_of` still shows them, unless `purge` removes their history, too. `validate_only` counts them.
+        """
+        request = ingest_pb2.DeleteBarsRequest(
+            **named(ticker, asset_class),
+            timeframe=words.timeframe(timeframe),
+            start_time=words.instant(start, "start"),
+            end_time=words.instant(end, "end"),
+            reason=reason,
+            purge=purge,
+            validate_only=validate_only,
+            request_id=words.request_id(request_id),
+        )
+        return Call("/mdw.ingest.v1.IngestService/DeleteBars", request, lambda answer: answer)
+
     @procedure
     def sync(
         self,
@@ -261,7 +291,7 @@ class BarReads(Part[R]):
     ) -> Call[pb.GetLatestBarsResponse]:
         """Returns the newest bar of each of up to 1,000 symbols."""
         request = pb.GetLatestBarsRequest(
-            **_chosen(tickers),
+            **chosen(tickers),
             asset_class=words.asset_class(asset_class),
             timeframe=words.timeframe(timeframe),
             as_of=_as_of(as_of, "as_of"),
@@ -276,7 +306,7 @@ def stream_request(
     """Makes the request of a read."""
     adjustment, hours = choices.get("adjustment"), choices.get("hours")
     return pb.StreamBarsRequest(
-        **_chosen(tickers),
+        **chosen(tickers),
         asset_class=words.asset_class(choices.get("asset_class")),
         all_active=choices.get("all_active", False),
         timeframe=words.timeframe(timeframe),
@@ -290,19 +320,6 @@ def stream_request(
         changed_since=_as_of(choices.get("changed_since"), "changed_since"),
         strict=choices.get("strict", False),
     )
-
-
-def _chosen(tickers: Tickers | None) -> dict[str, Any]:
-    """Names symbols by tickers or by symbol_ids; an empty list is never all of them."""
-    if tickers is None:
-        return {}
-    every = [tickers] if isinstance(tickers, str | int) else list(tickers)
-    if not every:
-        raise ConfigurationError("tickers: the list is empty; for all active symbols say all_active=True")
-    texts = [each for each in every if isinstance(each, str)]
-    if texts and len(texts) < len(every):
-        raise ConfigurationError("tickers: name all symbols by tickers or all by symbol_ids")
-    return {"tickers": texts} if texts else {"symbol_ids": every}
 
 
 def _as_of(value: Time | pb.Receipt | None, name: str) -> Any:

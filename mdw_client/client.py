@@ -9,6 +9,7 @@ from mdw_client.bars import BarReads
 from mdw_client.calls import Asynchronous, Blocking
 from mdw_client.channel import DEFAULT_TIMEOUT, aio_channel, channel
 from mdw_client.connection import Connection
+from mdw_client.coverage import Coverage
 from mdw_client.keys import Audit, Keys
 from mdw_client.settings import Settings, load
 from mdw_client.symbols import Symbols
@@ -86,6 +87,8 @@ class Client(_Settled):
         self.rejects = Rejects(runner)
         self.bars = BarReads(runner)
         self.sync = self.bars.sync
+        self.coverage = Coverage(runner)
+        self.watch_session = self.coverage.watch_session
 
     def channel(self, service: str) -> grpc.Channel:
         """Returns the channel to auth, symbols or ingest, for the stubs of `mdw` themselves."""
@@ -117,6 +120,8 @@ class AsyncClient(_Settled):
         self.rejects = Rejects(runner)
         self.bars = BarReads(runner)
         self.sync = self.bars.sync
+        self.coverage = Coverage(runner)
+        self.watch_session = self.coverage.watch_session
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """Returns the channel to auth, symbols or ingest, for the stubs of `mdw` themselves."""

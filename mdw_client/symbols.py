@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -13,7 +14,6 @@ from mdw_client.errors import ConfigurationError
 from mdw_client.methods import listing, operation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import date
 
     from mdw_client.words import Many, Word
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _RPC = "/mdw.symbols.v1.SymbolService/"
 Ticker = str | int
 """A ticker in any usual spelling, or a symbol_id."""
+Tickers = Ticker | Iterable[Ticker]
 
 
 def named(ticker: Ticker, asset_class: Word | None = None) -> dict[str, Any]:
@@ -28,6 +29,19 @@ def named(ticker: Ticker, asset_class: Word | None = None) -> dict[str, Any]:
     if isinstance(ticker, int):
         return {"symbol_id": ticker}
     return {"ticker": ticker, "asset_class": words.asset_class(asset_class)}
+
+
+def chosen(tickers: Tickers | None) -> dict[str, Any]:
+    """Names symbols by tickers or by symbol_ids; an empty list is never all of them."""
+    if tickers is None:
+        return {}
+    every = [tickers] if isinstance(tickers, str | int) else list(tickers)
+    if not every:
+        raise ConfigurationError("tickers: the list is empty; for all active symbols say all_active=True")
+    texts = [each for each in every if isinstance(each, str)]
+    if texts and len(texts) < len(every):
+        raise ConfigurationError("tickers: name all symbols by tickers or all by symbol_ids")
+    return {"tickers": texts} if texts else {"symbol_ids": every}
 
 
 class Symbols(Part[R]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,7 +14,7 @@ import pytest
 from mdw.auth.v1 import auth_pb2
 from mdw.auth.v1.auth_pb2 import CreateKeyResponse, Key, ListKeysResponse
 from mdw.auth.v1.auth_pb2_grpc import KeyServiceStub
-from mdw.ingest.v1.ingest_pb2 import Backfill, WatchBackfillResponse
+from mdw.ingest.v1.ingest_pb2 import Backfill, WatchBackfillResponse, WatchSessionResponse
 from mdw_client import (
     Aborted,
     AsyncClient,
@@ -126,6 +127,17 @@ def test_watching_goes_on_where_it_broke(warehouse: Warehouse, client: Client) -
 async def test_watching_goes_on_where_it_broke_on_asyncio(warehouse: Warehouse, aclient: AsyncClient) -> None:
     warehouse.answers["WatchBackfill"] = in_turn([*_progress(Backfill.RUNNING), AWAY], _progress(Backfill.SUCCEEDED))
     assert [each.state async for each in aclient.backfills.watch("b")] == [Backfill.RUNNING, Backfill.SUCCEEDED]
+
+
+def test_waiting_for_a_session_goes_on_for_the_time_that_is_left(warehouse: Warehouse, client: Client) -> None:
+    waiting, complete = WatchSessionResponse(state="WAITING"), WatchSessionResponse(state="COMPLETE")
+    warehouse.answers["WatchSession"] = in_turn([waiting, AWAY], [waiting, complete])
+    states = [each.state for each in client.watch_session("2024-01-02", all_active=True, wait=timedelta(hours=1))]
+    assert states == [WatchSessionResponse.WAITING, WatchSessionResponse.WAITING, WatchSessionResponse.COMPLETE]
+    waits = [request.wait.ToTimedelta() for request in warehouse.requests("WatchSession")]
+    assert timedelta(hours=1) >= waits[0] > waits[1] > timedelta(minutes=59)
+    list(client.watch_session("2024-01-02", all_active=True))
+    assert not warehouse.requests("WatchSession")[-1].HasField("wait")
 
 
 async def test_watching_what_is_not_there_ends(warehouse: Warehouse, client: Client, aclient: AsyncClient) -> None:

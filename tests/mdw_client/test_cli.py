@@ -372,6 +372,53 @@ def test_bars_are_a_table_on_a_terminal(market: Market, ran) -> None:
     assert market.requests[0].last == 20
 
 
+@pytest.fixture
+def covered(warehouse: Warehouse) -> ingest_pb2.SeriesCoverage:
+    """Ten days of bars from 2020-01-02 on, weekends too, of which one is doubtful, and holes beside them."""
+    series = ingest_pb2.SeriesCoverage(
+        symbol_id=1, ticker="AAPL", timeframe=DAY, sessions_expected=11, sessions_present=10, sessions_missing=1
+    )
+    series.doubtful.add(first_date="2020-01-06", last_date="2020-01-06", sessions=1, reason="SUSPECT", asks=2)
+    series.holes.add(first_date="2020-01-13", last_date="2020-01-14", sessions=2, reason="FAILED", detail="HTTP 500")
+    series.holes.add(first_date="2019-12-30", last_date="2020-01-01", sessions=2, reason="BEFORE_LISTING")
+    warehouse.answers |= {
+        "GetCoverage": lambda _: ingest_pb2.GetCoverageResponse(series=[series]),
+        "StreamBars": Market().stream,
+    }
+    return series
+
+
+def test_coverage_is_a_calendar_with_reasons(covered, ran) -> None:
+    found = ran("coverage", "AAPL", "--start", "2019-12-01")
+    assert found.status == 0
+    lines = [line.rstrip() for line in found.out.splitlines()]
+    assert lines[0] == "AAPL 1d: 10 of 11 sessions, 1 missing"
+    assert lines[1:4] == ["2019-12", "2020-01   ████▓█████ xx", "█ present  ▓ doubtful  x failed"]
+    assert "HTTP 500" in found.out
+    assert "asked 2 times" in found.out
+    assert ran("coverage", "AAPL", "--json").objects[0]["sessions_present"] == "10"
+
+
+def test_minutes_count_for_the_session_of_new_york(covered, warehouse: Warehouse, ran) -> None:
+    """2020-01-02T00:00Z lies in the evening of the first of January there."""
+    covered.timeframe = type_pb2.TIMEFRAME_1M
+    covered.more_holes = True
+    del covered.doubtful[:]
+    warehouse.answers["StreamBars"] = Market(step_ms=60_000).stream
+    found = ran("coverage", "1", "--timeframe", "1h", "--start", "2020-01-01", "--class", "stock")
+    assert found.out.splitlines()[1].rstrip() == "2020-01  █           xx"
+    assert "name a shorter span" in found.out
+
+
+def test_coverage_without_bars_has_its_reasons_alone(covered, warehouse: Warehouse, ran) -> None:
+    del covered.holes[1:], covered.doubtful[:]
+    warehouse.answers["StreamBars"] = Market(bars=0).stream
+    lines = [line.rstrip() for line in ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()]
+    assert lines[1] == "2020-01              xx"
+    covered.holes[0].reason = ingest_pb2.Hole.BEFORE_LISTING
+    assert "2020-01 " not in ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1]
+
+
 def test_a_folder_is_kept_equal_to_the_bars(warehouse: Warehouse, ran, tmp_path: Path) -> None:
     versions = Versions()
     versions.change(1, {1: 10.0})

@@ -43,19 +43,19 @@ def agrees(raw: bytes) -> bool:
     return (found.chunk.symbol_id, found.chunk.ticker) == (expected.symbol_id, expected.ticker)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(messages())
 def test_agree_with_protobuf(message: StreamBarsResponse) -> None:
     assert agrees(message.SerializeToString())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(messages(), messages())
 def test_agree_where_a_column_comes_in_two_parts(first: StreamBarsResponse, second: StreamBarsResponse) -> None:
     assert agrees(first.SerializeToString() + second.SerializeToString())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(messages(), st.integers(20, 536_870_911), st.sampled_from([0, 1, 2, 5]))
 def test_agree_beside_fields_of_a_later_version(message: StreamBarsResponse, number: int, kind: int) -> None:
     tag, bits = bytearray(), number << 3 | kind
@@ -67,7 +67,7 @@ def test_agree_beside_fields_of_a_later_version(message: StreamBarsResponse, num
     assert agrees(bytes(tag) + body + message.SerializeToString())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(messages(), st.data())
 def test_a_message_that_is_cut_off_is_refused_or_read_as_protobuf_does(
     message: StreamBarsResponse, data: st.DataObject
