@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.reading.answers import Question
+from services.ingest.reading.listing import Place, list_bars
 from services.ingest.reading.messages import to_bars, to_opening, to_receipt, to_unresolved
 from services.ingest.reading.pages import Position
 from services.ingest.reading.questions import Terms, known, stored_timeframe_of, terms_of, time_of
 from services.ingest.reading.receipts import Receipt
-from services.ingest.resolving import Resolution, Unresolved, Wanted, resolve, resolve_one
-from services.ingest.timeframes import END_MS, FIRST_MS
+from services.ingest.resolving import Resolution, Unresolved, Wanted, resolve
+from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS
 from services.kit import checks
 from services.kit.errors import InvalidArgument
 from services.kit.paging import page_size
@@ -20,11 +21,13 @@ from services.kit.scopes import scopes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
-    from services.ingest.calendar import Sessions
+    from services.ingest.reading.blocks import Block
     from services.ingest.reading.reader import Reader
     from services.ingest.store.snapshots import Snapshot
     from services.ingest.store.symbols import Symbol, SymbolStore
+    from services.ingest.timeframes import Timeframe
     from services.kit.paging import PageTokens
 
 DEFAULT_PAGE, MAX_PAGE = 1_000, 10_000
@@ -32,17 +35,7 @@ MAX_LATEST = 1_000
 MAX_LAST = 1_000_000
 # A span that may hold more bars than this is for StreamBars, which sends a hundred times as many a second.
 MAX_LISTED = 1_000_000
-_DAY_MINUTES_MS = 24 * 60 * 60_000
 _LIST = "ListBars"
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Says where a page starts: in which symbol and snapshot, and where in the series."""
-
-    symbol: Symbol
-    snapshot: Snapshot
-    position: Position | None
 
 
 class BarServicer(bars_pb2_grpc.BarServiceServicer):
@@ -58,19 +51,27 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         terms = terms_of(request, self._reader.horizon)
         order = known("order", request.order, bars_pb2.Order)
         size = page_size(request.page_size, default=DEFAULT_PAGE, maximum=MAX_PAGE)
-        start = await self._start(request, terms)
-        calendar, receipt = self._reader.calendar(start.symbol), Receipt(start.snapshot)
-        _check_width(terms, calendar)
-        question = _question(terms, start.snapshot, newest_first=order == bars_pb2.ORDER_TIME_DESC)
-        page = await self._reader.page(question, start.symbol, receipt, position=start.position, size=size)
-        await self._account(receipt, question, [start.symbol])
-        return bars_pb2.ListBarsResponse(
-            bars=await to_bars(page.bars, terms.timeframe, calendar.calendar),
-            next_page_token=self._next_token(request, start, page.next),
-            symbol_id=start.symbol.symbol_id,
-            as_of=checks.timestamp(start.snapshot.as_of),
+        wanted, (as_of, place) = _wanted_in_list(request), self._place(request)
+        if place and (request.ticker or request.symbol_id):
+            wanted = Wanted(symbol_ids=[place.symbol_id])
+        found = await resolve(self._symbols, wanted, strict=request.strict)
+        self._check_width(terms, found.symbols)
+        snapshot = await self._reader.snapshot(as_of or terms.as_of)
+        question = _question(terms, snapshot, newest_first=order == bars_pb2.ORDER_TIME_DESC)
+        await self._leave_out_purged(found, question, strict=request.strict)
+        receipt = Receipt(snapshot)
+        listed = await list_bars(self._reader, question, found.symbols, receipt, place=place, size=size)
+        await self._account(receipt, question, listed.symbols)
+        answer = bars_pb2.ListBarsResponse(
+            next_page_token=self._next_token(request, snapshot, listed.next),
+            symbol_id=found.symbols[0].symbol_id if request.ticker or request.symbol_id else 0,
+            as_of=checks.timestamp(snapshot.as_of),
             receipt=to_receipt(receipt),
+            unresolved=[to_unresolved(one) for one in found.unresolved],
         )
+        for symbol, block in listed.blocks:
+            answer.bars.extend(await self._messages(symbol, block, terms.timeframe))
+        return answer
 
     @scopes("bars.read")
     async def StreamBars(
@@ -112,27 +113,44 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
             unresolved=[to_unresolved(one) for one in found.unresolved], receipt=to_receipt(receipt)
         )
         for symbol, block in zip(found.symbols, blocks, strict=True):
-            bars = await to_bars(block, timeframe, self._reader.calendar(symbol).calendar)
+            bars = await self._messages(symbol, block, timeframe)
             answer.bars.add(symbol_id=symbol.symbol_id, ticker=symbol.ticker, bar=bars[0] if bars else None)
         return answer
 
-    async def _start(self, request: bars_pb2.ListBarsRequest, terms: Terms) -> _Start:
-        """Returns where a request begins: anew, or where its token says, in the symbol and as_of of the first page."""
+    async def _messages(self, symbol: Symbol, block: Block, timeframe: Timeframe) -> list[bars_pb2.Bar]:
+        return await to_bars(block, timeframe, self._reader.calendar(symbol).calendar, symbol.symbol_id)
+
+    def _place(self, request: bars_pb2.ListBarsRequest) -> tuple[datetime | None, Place | None]:
+        """Returns the as_of and the place of a page token, None where there is no token."""
         last = self._tokens.read(request.page_token, _LIST, _filters(request))
         if last is None:
-            symbol = await resolve_one(self._symbols, request.ticker, request.asset_class, request.symbol_id)
-            return _Start(symbol, await self._reader.snapshot(terms.as_of), None)
-        as_of, symbol_id, next_ms, edge_day = cast("tuple[int, int, int, int | None]", last)
-        symbol = await resolve_one(self._symbols, "", 0, symbol_id)
-        snapshot = await self._reader.snapshot(checks.from_micros(as_of))
-        return _Start(symbol, snapshot, Position(next_ms, edge_day))
+            return None, None
+        as_of, symbol_id, next_ms, edge_day = cast("tuple[int, int, int | None, int | None]", last)
+        position = None if next_ms is None else Position(next_ms, edge_day)
+        return checks.from_micros(as_of), Place(symbol_id, position)
 
-    def _next_token(self, request: bars_pb2.ListBarsRequest, start: _Start, position: Position | None) -> str:
-        if position is None:
+    def _next_token(self, request: bars_pb2.ListBarsRequest, snapshot: Snapshot, place: Place | None) -> str:
+        if place is None:
             return ""
-        as_of = checks.micros(start.snapshot.as_of)
-        last = (as_of, start.symbol.symbol_id, position.next_ms, position.edge_day)
+        next_ms, edge_day = (place.position.next_ms, place.position.edge_day) if place.position else (None, None)
+        last = (checks.micros(snapshot.as_of), place.symbol_id, next_ms, edge_day)
         return self._tokens.make(_LIST, _filters(request), last)
+
+    def _check_width(self, terms: Terms, symbols: Sequence[Symbol]) -> None:
+        """Refuses a span, given from end to end, that is too wide to be paged through."""
+        if terms.start_ms == FIRST_MS or terms.end_ms == END_MS or terms.timeframe.daily:
+            return
+        per_day = DAY_MS // terms.timeframe.length_ms
+        most = 0
+        for calendar in map(self._reader.calendar, symbols):
+            first, end = calendar.days_within(terms.start_ms, terms.end_ms, daily=False)
+            most += calendar.count(first, end) * per_day
+        if most > MAX_LISTED:
+            raise InvalidArgument(
+                "end_time",
+                f"the span may hold {most:,} bars of {terms.timeframe.name}, more than ListBars pages through "
+                f"({MAX_LISTED:,}): use StreamBars, or a shorter span",
+            )
 
     async def _leave_out_purged(self, found: Resolution, question: Question, *, strict: bool) -> None:
         """Lists symbols as unresolved that cannot be answered any more; raises for one alone, or with strict."""
@@ -182,6 +200,22 @@ def _wanted(request: bars_pb2.StreamBarsRequest) -> Wanted:
     )
 
 
+def _wanted_in_list(request: bars_pb2.ListBarsRequest) -> Wanted:
+    single = [bool(request.ticker), bool(request.symbol_id)]
+    several = [bool(request.tickers), bool(request.symbol_ids), request.all_active]
+    class_alone = bool(request.asset_class) and not any((*single, *several))
+    if sum(single) + sum(several) + class_alone != 1:
+        raise InvalidArgument(
+            "ticker", "needs one of ticker, symbol_id, tickers, symbol_ids, asset_class alone, or all_active"
+        )
+    return Wanted(
+        tickers=[request.ticker] if request.ticker else request.tickers,
+        asset_class=request.asset_class,
+        symbol_ids=[request.symbol_id] if request.symbol_id else request.symbol_ids,
+        all_active=request.all_active,
+    )
+
+
 def _filters(request: bars_pb2.ListBarsRequest) -> bytes:
     """Returns all that must be the same on every page."""
     same = bars_pb2.ListBarsRequest()
@@ -189,17 +223,3 @@ def _filters(request: bars_pb2.ListBarsRequest) -> bytes:
     same.ClearField("page_token")
     same.ClearField("page_size")
     return same.SerializeToString(deterministic=True)
-
-
-def _check_width(terms: Terms, calendar: Sessions) -> None:
-    """Refuses a span, given from end to end, that is too wide to be paged through."""
-    if terms.start_ms == FIRST_MS or terms.end_ms == END_MS or terms.timeframe.daily:
-        return
-    first, end = calendar.days_within(terms.start_ms, terms.end_ms, daily=False)
-    most = calendar.count(first, end) * (_DAY_MINUTES_MS // terms.timeframe.length_ms)
-    if most > MAX_LISTED:
-        raise InvalidArgument(
-            "end_time",
-            f"the span may hold {most:,} bars of {terms.timeframe.name}, more than ListBars pages through "
-            f"({MAX_LISTED:,}): use StreamBars, or a shorter span",
-        )

@@ -157,6 +157,11 @@ class History:
         await conn.close()
         return symbol_id
 
+    async def deactivate(self, symbol_id):
+        conn = await asyncpg.connect(self._admin_url)
+        await conn.execute("UPDATE symbols.symbols SET active = false WHERE symbol_id = $1", symbol_id)
+        await conn.close()
+
     @asynccontextmanager
     async def begin(self, symbol_id, timeframe=DAY):
         """Announces a write and locks its series."""

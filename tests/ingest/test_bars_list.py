@@ -218,3 +218,37 @@ async def test_bars_below_the_quality_asked_for_are_left_out_and_counted(history
     pages = await bars.pages(ticker="AAPL", timeframe=D1, min_quality=0.85, page_size=3)
     assert [closes(page) for page in pages] == [[2, 4, 6], [8]]
     assert [page.receipt.bars_filtered for page in pages] == [3, 1]
+
+
+async def test_several_symbols_are_paged_through_one_after_the_other(history, bars):
+    ids = [await history.symbol(ticker) for ticker in ("AAPL", "MSFT", "NVDA", "AMD")]
+    for symbol_id, count in zip(ids, (3, 0, 4, 2), strict=True):
+        await history.write(symbol_id, days("2024-01-01", [symbol_id * 10 + n for n in range(count)]))
+    counts = dict(zip(ids, (3, 0, 4, 2), strict=True))
+    expected = [(symbol_id, symbol_id * 10 + n) for symbol_id, count in counts.items() for n in range(count)]
+    fields = {"tickers": ["AAPL", "MSFT", "NOPE", "NVDA", "AMD"], "timeframe": D1}
+    for size in (1, 2, 3, 4, 9, 50):
+        pages = await bars.pages(**fields, page_size=size)
+        assert [(bar.symbol_id, bar.close) for page in pages for bar in page.bars] == expected
+        assert sum(page.receipt.bars for page in pages) == 9
+        assert {one.ticker for page in pages for one in page.unresolved} == {"NOPE"}
+        assert [one for page in pages for one in page.receipt.symbol_ids if one == ids[1]] == [ids[1]]
+    newest = await bars.list(all_active=True, timeframe=D1, order=bars_pb2.ORDER_TIME_DESC, page_size=4)
+    assert [bar.close for bar in newest.bars] == [ids[0] * 10 + n for n in (2, 1, 0)] + [ids[2] * 10 + 3]
+    assert reason(await refused(bars.list(**fields, strict=True))) == "SYMBOL_NOT_FOUND"
+
+
+async def test_a_token_goes_on_in_the_symbol_it_was_made_for(history, bars):
+    first, second = await history.symbol("AAPL"), await history.symbol("MSFT")
+    for symbol_id in (first, second):
+        await history.write(symbol_id, days("2024-01-01", [1, 2]))
+    fields = {"asset_class": 1, "timeframe": D1, "page_size": 3}
+    token = (await bars.list(**fields)).next_page_token
+    await history.deactivate(second)
+    error = await refused(bars.list(**fields, page_token=token))
+    assert reason(error) == "PAGE_TOKEN_INVALID"
+
+
+async def test_symbols_are_named_in_one_way(bars):
+    for fields in ({}, {"ticker": "AAPL", "tickers": ["MSFT"]}, {"symbol_id": 1, "all_active": True}):
+        assert violations(await refused(bars.list(**fields, timeframe=D1))) == ["ticker"]

@@ -38,16 +38,16 @@ def time_of(milliseconds: int | None) -> Timestamp | None:
     return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
 
 
-async def to_bars(block: Block, timeframe: Timeframe, calendar: str) -> list[bars_pb2.Bar]:
+async def to_bars(block: Block, timeframe: Timeframe, calendar: str, symbol_id: int) -> list[bars_pb2.Bar]:
     """Returns one message a bar."""
     messages: list[bars_pb2.Bar] = []
     for start in range(0, len(block), _TURN):
-        messages.extend(_bars(block.take(slice(start, start + _TURN)), timeframe, calendar))
+        messages.extend(_bars(block.take(slice(start, start + _TURN)), timeframe, calendar, symbol_id))
         await asyncio.sleep(0)
     return messages
 
 
-def _bars(block: Block, timeframe: Timeframe, calendar: str) -> list[bars_pb2.Bar]:
+def _bars(block: Block, timeframe: Timeframe, calendar: str, symbol_id: int) -> list[bars_pb2.Bar]:
     bars = block.bars
     days = bars.ts // DAY_MS if timeframe.daily else days_of_minutes(bars.ts, calendar)
     dates = {day: date_of(day).isoformat() for day in np.unique(days).tolist()}
@@ -66,6 +66,7 @@ def _bars(block: Block, timeframe: Timeframe, calendar: str) -> list[bars_pb2.Ba
             trade_count=None if trades < 0 else trades,
             flags=flags,
             quality=score,
+            symbol_id=symbol_id,
         )
         for ts, day, open_, high, low, close, volume, vwap, trades, flags, score in rows
     ]

@@ -114,6 +114,7 @@ class Bar(_message.Message):
     TRADE_COUNT_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
     session_date: _builtins.str
     """The session it belongs to, YYYY-MM-DD."""
     open: _builtins.float
@@ -138,6 +139,8 @@ class Bar(_message.Message):
     """
     quality: _builtins.float
     """1.0 less a penalty a flag, 0 to 1; validated means 0.85 or more."""
+    symbol_id: _builtins.int
+    """The symbol it belongs to."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the bar: the minute it begins, or 00:00Z of the session's date for 1D."""
@@ -156,10 +159,11 @@ class Bar(_message.Message):
         trade_count: _builtins.int | None = ...,
         flags: _builtins.int | None = ...,
         quality: _builtins.float | None = ...,
+        symbol_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_flags", b"_flags", "_quality", b"_quality", "_trade_count", b"_trade_count", "_vwap", b"_vwap", "flags", b"flags", "quality", b"quality", "start_time", b"start_time", "trade_count", b"trade_count", "vwap", b"vwap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flags", b"_flags", "_quality", b"_quality", "_trade_count", b"_trade_count", "_vwap", b"_vwap", "close", b"close", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "quality", b"quality", "session_date", b"session_date", "start_time", b"start_time", "trade_count", b"trade_count", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flags", b"_flags", "_quality", b"_quality", "_trade_count", b"_trade_count", "_vwap", b"_vwap", "close", b"close", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "quality", b"quality", "session_date", b"session_date", "start_time", b"start_time", "symbol_id", b"symbol_id", "trade_count", b"trade_count", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__flags: _TypeAlias = _typing.Literal["flags"]  # noqa: Y015
     _WhichOneofArgType__flags: _TypeAlias = _typing.Literal["_flags", b"_flags"]  # noqa: Y015
@@ -182,7 +186,7 @@ Global___Bar: _TypeAlias = Bar  # noqa: Y015
 
 @_typing.final
 class ListBarsRequest(_message.Message):
-    """Asks for bars."""
+    """Asks for bars. Needs one of ticker, symbol_id, tickers, symbol_ids, asset_class alone, or all_active."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -199,10 +203,14 @@ class ListBarsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     HOURS_FIELD_NUMBER: _builtins.int
+    TICKERS_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    ALL_ACTIVE_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
     ticker: _builtins.str
-    """A ticker in any usual spelling. Either ticker or symbol_id."""
+    """A ticker in any usual spelling."""
     asset_class: _type_pb2.AssetClass.ValueType
-    """Needed where a ticker alone is ambiguous."""
+    """Needed where a ticker alone is ambiguous. Alone: all active symbols of the class."""
     symbol_id: _builtins.int
     """Instead of ticker."""
     timeframe: _type_pb2.Timeframe.ValueType
@@ -219,6 +227,10 @@ class ListBarsRequest(_message.Message):
     """From the answer before, with the same other fields; goes on in the same as_of."""
     hours: Global___Hours.ValueType
     """Unset means ALL."""
+    all_active: _builtins.bool
+    """Every active symbol."""
+    strict: _builtins.bool
+    """Makes one unknown or ambiguous ticker of several fail the call; else it is listed as unresolved."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Inclusive; absent means from the first bar. For 1D and 1W at 00:00Z."""
@@ -230,6 +242,14 @@ class ListBarsRequest(_message.Message):
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """The answer as it was at this instant; absent means the newest."""
+
+    @_builtins.property
+    def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 20,000; their bars come one symbol after the other."""
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 20,000."""
 
     def __init__(
         self,
@@ -247,10 +267,14 @@ class ListBarsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         hours: Global___Hours.ValueType = ...,
+        tickers: _abc.Iterable[_builtins.str] | None = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        all_active: _builtins.bool = ...,
+        strict: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "as_of", b"as_of", "asset_class", b"asset_class", "end_time", b"end_time", "hours", b"hours", "min_quality", b"min_quality", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "symbol_id", b"symbol_id", "ticker", b"ticker", "timeframe", b"timeframe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "all_active", b"all_active", "as_of", b"as_of", "asset_class", b"asset_class", "end_time", b"end_time", "hours", b"hours", "min_quality", b"min_quality", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "strict", b"strict", "symbol_id", b"symbol_id", "symbol_ids", b"symbol_ids", "ticker", b"ticker", "tickers", b"tickers", "timeframe", b"timeframe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,10 +291,11 @@ class ListBarsResponse(_message.Message):
     SYMBOL_ID_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    UNRESOLVED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty at the end."""
     symbol_id: _builtins.int
-    """The symbol they belong to."""
+    """The symbol they belong to; 0 where several were asked for."""
     @_builtins.property
     def bars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Bar]:
         """In the order asked for."""
@@ -283,6 +308,10 @@ class ListBarsResponse(_message.Message):
     def receipt(self) -> Global___Receipt:
         """What this page holds and what it lacks."""
 
+    @_builtins.property
+    def unresolved(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnresolvedSymbol]:
+        """Tickers and symbol_ids that are not served."""
+
     def __init__(
         self,
         *,
@@ -291,10 +320,11 @@ class ListBarsResponse(_message.Message):
         symbol_id: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         receipt: Global___Receipt | None = ...,
+        unresolved: _abc.Iterable[Global___UnresolvedSymbol] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bars", b"bars", "next_page_token", b"next_page_token", "receipt", b"receipt", "symbol_id", b"symbol_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bars", b"bars", "next_page_token", b"next_page_token", "receipt", b"receipt", "symbol_id", b"symbol_id", "unresolved", b"unresolved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,8 +59,8 @@ class BarServiceServicer:
     """
 
     def ListBars(self, request, context):
-        """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
-        PAGE_TOKEN_INVALID, AS_OF_PURGED.
+        """Lists bars, a page at a time, one symbol after the other. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND,
+        SYMBOL_AMBIGUOUS (one ticker alone, or with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

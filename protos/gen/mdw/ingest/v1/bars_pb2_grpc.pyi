@@ -36,8 +36,8 @@ class BarServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BarServiceAsyncStub: ...
     ListBars: _grpc.UnaryUnaryMultiCallable[_bars_pb2.ListBarsRequest, _bars_pb2.ListBarsResponse]
-    """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
-    PAGE_TOKEN_INVALID, AS_OF_PURGED.
+    """Lists bars, a page at a time, one symbol after the other. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND,
+    SYMBOL_AMBIGUOUS (one ticker alone, or with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
     """
     StreamBars: _grpc.UnaryStreamMultiCallable[_bars_pb2.StreamBarsRequest, _bars_pb2.StreamBarsResponse]
     """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
@@ -57,8 +57,8 @@ class BarServiceAsyncStub(BarServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBars: _aio.UnaryUnaryMultiCallable[_bars_pb2.ListBarsRequest, _bars_pb2.ListBarsResponse]  # type: ignore[assignment]
-    """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
-    PAGE_TOKEN_INVALID, AS_OF_PURGED.
+    """Lists bars, a page at a time, one symbol after the other. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND,
+    SYMBOL_AMBIGUOUS (one ticker alone, or with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
     """
     StreamBars: _aio.UnaryStreamMultiCallable[_bars_pb2.StreamBarsRequest, _bars_pb2.StreamBarsResponse]  # type: ignore[assignment]
     """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
@@ -81,8 +81,8 @@ class BarServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bars_pb2.ListBarsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bars_pb2.ListBarsResponse, _abc.Awaitable[_bars_pb2.ListBarsResponse]]:
-        """Lists the bars of one symbol, a page at a time. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
-        PAGE_TOKEN_INVALID, AS_OF_PURGED.
+        """Lists bars, a page at a time, one symbol after the other. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND,
+        SYMBOL_AMBIGUOUS (one ticker alone, or with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
         """
 
     @_abc_1.abstractmethod
