@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test faults lint protos dist manifests venv
+.PHONY: help run status clean-run test faults bench lint protos dist manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -32,6 +32,9 @@ endif
 
 faults: venv ## run the long tests of faults: kills, stops and restarts at random points (minutes)
 	@$(BIN)/python -m pytest tests/faults/*.py
+
+bench: venv ## measure against limits and rivals; SHORT=1 only sees that all of them run
+	@$(BIN)/python -m tests.bench $(if $(SHORT),--short)
 
 lint: venv ## run every check: ruff, mypy, import-linter, buf, squawk, and that protos/gen is what protos give
 	$(BIN)/ruff check

@@ -1,0 +1,64 @@
+"""Runs the benches one after the other, each on a Postgres of its own; prints one table and writes .mdw/bench.json.
+
+`python -m tests.bench [--short] [NAME ...]`: --short measures little, to see that all of them run; NAME picks modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# Module, and the arguments of its short form: rounds and sizes.
+BENCHES = {
+    "writing": ("1", "200000"),
+    "backfill": ("1",),
+    "reading": ("100000", "1"),
+    "calls": ("1", "500"),
+    "statistics": ("200000",),
+    "bench_migrator": (),
+}
+COLUMNS = ("name", "ours", "limit", "rival", "ratio", "target", "reached")
+
+
+def run(module: str, arguments: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Returns the rows that a bench prints; its end with an error is one of ours."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.bench.{module}", *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
+    printed = json.loads(done.stdout)
+    return printed if isinstance(printed, list) else [printed]
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Lays the rows out; what a row says beside the common columns stands in the file alone."""
+    laid = Table(*COLUMNS, box=None)
+    for row in rows:
+        laid.add_row(*("" if row.get(name) is None else str(row[name]) for name in COLUMNS))
+    return laid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="measure little, to see that all of them run")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    options = parser.parse_args()
+    rows = []
+    for module, short in BENCHES.items():
+        if not options.names or module in options.names:
+            rows += run(module, short if options.short else ())
+    file = Path(os.environ.get("MDW_STATE", ".mdw")) / "bench.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(rows, indent=2) + "\n")
+    Console().print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
