@@ -25,7 +25,7 @@ class Connection:
     def __init__(self, settings: Settings, make: Any) -> None:
         self._settings = settings
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._channels: dict[str, Any] = {}
         self._callables: dict[str, Any] = {}
         self.timeout = settings.timeout
@@ -43,17 +43,17 @@ class Connection:
 
     def channel(self, service: str) -> Any:
         """Returns the service's channel; services at one address share one."""
-        target = self._settings.targets[service]
-        if target not in self._channels:
-            settings = self._settings
-            self._channels[target] = self._make(
-                target,
-                key=settings.key_source(),
-                tls=settings.tls,
-                allow_plaintext=settings.allow_plaintext,
-                timeout=settings.timeout,
-            )
-        return self._channels[target]
+        target, settings = self._settings.targets[service], self._settings
+        with self._lock:
+            if target not in self._channels:
+                self._channels[target] = self._make(
+                    target,
+                    key=settings.key_source(),
+                    tls=settings.tls,
+                    allow_plaintext=settings.allow_plaintext,
+                    timeout=settings.timeout,
+                )
+            return self._channels[target]
 
     def take_channels(self) -> list[Any]:
         """Hands over the channels to be closed; the next call makes new ones."""

@@ -32,15 +32,15 @@ def status(app: base.App) -> int:
     """Says whether the services are well, what is stored and what is under way."""
     asked = {service: _ask(app, service) for service in PORTS}
     found = {service: health(call) for service, call in asked.items()}
-    for service, state in found.items():
+    for service, (state, version) in found.items():
         target = app.client.settings.targets[service]
         if app.as_json:
-            click.echo(json.dumps({"service": service, "target": target, "state": state}))
+            click.echo(json.dumps({"service": service, "target": target, "state": state, "version": version}))
         else:
-            app.print(f"{service:8} {target:32} {state}")
-    well = all(state == SERVING for state in found.values())
+            app.print(f"{service:8} {target:32} {state} {version}".rstrip())
+    well = all(state == SERVING for state, _ in found.values())
     for service, show in (("symbols", _stored), ("ingest", _under_way)):
-        if found[service] == SERVING:
+        if found[service][0] == SERVING:
             _unless_denied(app, show)
     return 0 if well else TRY_AGAIN
 
@@ -50,12 +50,14 @@ def _ask(app: base.App, service: str) -> Any:
     return check.future(b"", timeout=_PATIENCE)
 
 
-def health(call: Any) -> str:
-    """Returns SERVING, NOT_SERVING or AWAY."""
+def health(call: Any) -> tuple[str, str]:
+    """Returns SERVING, NOT_SERVING or AWAY, and the version of a service that is there."""
     try:
-        return SERVING if call.result() == _SERVING_BYTES else "NOT_SERVING"
+        state = SERVING if call.result() == _SERVING_BYTES else "NOT_SERVING"
     except grpc.RpcError:
-        return "AWAY"
+        return "AWAY", ""
+    metadata = dict((*call.initial_metadata(), *call.trailing_metadata()))
+    return state, str(metadata.get("x-mdw-version", ""))
 
 
 def _unless_denied(app: base.App, show: Callable[[base.App], None]) -> None:

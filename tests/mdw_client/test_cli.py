@@ -459,7 +459,11 @@ def test_an_edited_audit_log_is_a_failure(warehouse: Warehouse, ran, findings, s
 
 
 def _serve_health(warehouse: Warehouse, answer: bytes) -> None:
-    handler = grpc.unary_unary_rpc_method_handler(lambda _, __: answer)
+    def check(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.send_initial_metadata((("x-mdw-version", "9.9"),))
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(check)
     service, _, method = HEALTH.strip("/").partition("/")
     warehouse._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
 
@@ -476,9 +480,9 @@ def test_status_says_what_is_stored_and_under_way(warehouse: Warehouse, ran) -> 
     }
     found = ran("status")
     assert found.status == 0
-    assert [text in found.out for text in ("SERVING", "44,000", "98.0%", "TSLA", "b-1")] == [True] * 5
+    assert [text in found.out for text in ("SERVING 9.9", "44,000", "98.0%", "TSLA", "b-1")] == [True] * 5
     objects = ran("status", "--json").objects
-    assert objects[0] == {"service": "auth", "target": warehouse.target, "state": "SERVING"}
+    assert objects[0] == {"service": "auth", "target": warehouse.target, "state": "SERVING", "version": "9.9"}
     warehouse.answers = {
         "GetRegistryStatistics": errors.PermissionDenied("SCOPE_MISSING", "the key lacks symbols.read")
     }
