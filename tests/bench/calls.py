@@ -3,7 +3,8 @@
 call_overhead: CPU of service and Postgres for a call with key check and durable audit, 64 in flight, against the same
 handler bare, median of rounds in turns; the rival inserts a row a call. Beside it, in the same rounds: the key check
 alone, and ValidateKey over gRPC for each call. recorded_calls: calls recorded a second by one process, 64 waiting,
-against one INSERT a call on 16 connections; beside it 1 and 256 waiting. revoke: how long RevokeKey takes under load.
+against one INSERT a call on 16 connections; beside it 1 and 256 waiting. revoke_under_load: how long RevokeKey takes.
+greedy_neighbour: a calm key's calls while another is refused above its rate, 64 callers strong.
 
 The load comes from a process of its own, so that the client is not what is measured. `python -m tests.bench.calls
 [ROUNDS [CALLS]]` runs it alone.
@@ -17,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -71,6 +72,7 @@ async def measure(rounds: int = ROUNDS, number: int = CALLS) -> list[dict[str, o
             *await _overhead(server, secrets, rounds, number),
             *await _recorded(server),
             await _revoke(server, secrets),
+            await _greedy(server, secrets),
         ]
 
 
@@ -238,6 +240,56 @@ def _entry() -> entries.Entry:
     return entries.entry(call, 16, "KEY_REFUSED")
 
 
+async def _greedy(server: Server, secrets: dict[str, str]) -> dict[str, object]:
+    """Measures a calm key's calls while a greedy one is refused; the limit is the same without it."""
+    greedy = keys.new_secret()
+    conn = await asyncpg.connect(server.superuser_url)
+    await conn.execute(NEW_KEY, uuid4(), keys.preview(greedy), keys.digest(greedy), ["bars.read"])
+    await conn.execute("UPDATE auth.keys SET max_calls_per_second = 50 WHERE digest = $1", keys.digest(greedy))
+    await conn.close()
+    async with _serving("recorded", server.auth_url, "", "") as (_, target):
+        alone = await _latencies(target, secrets["admin"])
+        loading = [asyncio.create_task(_hammer(target, greedy)) for _ in range(IN_FLIGHT)]
+        beside = await _latencies(target, secrets["admin"])
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+    return _milliseconds("greedy_neighbour", beside, alone)
+
+
+async def _hammer(target: str, secret: str) -> None:
+    async with grpc.aio.insecure_channel(target) as channel:
+        call = channel.unary_unary("/mdw.ingest.v1.BarService/ListBars")
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                await call(b"", metadata=with_key(secret))
+
+
+async def _latencies(target: str, secret: str, number: int = 500) -> list[float]:
+    found = []
+    async with grpc.aio.insecure_channel(target) as channel:
+        call = channel.unary_unary("/mdw.ingest.v1.BarService/ListBars")
+        for _ in range(number):
+            started = time.perf_counter()
+            await call(b"", metadata=with_key(secret))
+            found.append((time.perf_counter() - started) * 1e3)
+    return found
+
+
+def _milliseconds(name: str, ours: list[float], limit: list[float]) -> dict[str, object]:
+    """Makes a row of two medians that has no target."""
+    mine, other = statistics.median(ours), statistics.median(limit)
+    return {
+        "name": name,
+        "ours": round(mine, 2),
+        "limit": round(other, 2),
+        "rival": None,
+        "ratio": round(mine / other, 2),
+        "target": None,
+        "reached": None,
+    }
+
+
 async def _revoke(server: Server, secrets: dict[str, str]) -> dict[str, object]:
     """Measures RevokeKey while 64 calls are in flight; the limit is the same call without load."""
     async with auth_process(server, key_max_calls_per_second="1000000") as auth:
@@ -248,15 +300,7 @@ async def _revoke(server: Server, secrets: dict[str, str]) -> dict[str, object]:
             busy = await _revocations(auth.target, secrets["admin"])
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-    return {
-        "name": "revoke_under_load",
-        "ours": round(statistics.median(busy), 1),
-        "limit": round(statistics.median(quiet), 1),
-        "rival": None,
-        "ratio": round(statistics.median(busy) / statistics.median(quiet), 2),
-        "target": None,
-        "reached": None,
-    }
+    return _milliseconds("revoke_under_load", busy, quiet)
 
 
 async def _revocations(target: str, secret: str, number: int = 30) -> list[float]:
