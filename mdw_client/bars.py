@@ -248,25 +248,32 @@ class BarReads(Part[R]):
     @listing
     def list(
         self,
-        ticker: Ticker,
+        tickers: Tickers | None = None,
         timeframe: Word = "1d",
         start: Time | None = None,
         end: Time | None = None,
         *,
-        asset_class: Word | None = None,
         order: Word | None = None,
+        asset_class: Word | None = None,
+        all_active: bool = False,
         adjustment: Word | None = None,
         hours: Word | None = None,
         min_quality: float = 0.0,
         as_of: Time | pb.Receipt | None = None,
+        strict: bool = False,
         page_size: int = 0,
     ) -> Pages[pb.Bar]:
-        """Iterates over one symbol's bars as messages, page after page; `order` is time_asc or time_desc.
+        """Iterates over bars as messages, page after page, one symbol after the other; `order` time_asc or time_desc.
 
         For more than some thousands of bars `bars()` and `chunks()` are many times as fast.
         """
+        if isinstance(tickers, str | int):
+            chosen_ones = named(tickers, asset_class)
+        else:
+            chosen_ones = {**chosen(tickers), "asset_class": words.asset_class(asset_class)}
         request = pb.ListBarsRequest(
-            **named(ticker, asset_class),
+            **chosen_ones,
+            all_active=all_active,
             timeframe=words.timeframe(timeframe),
             start_time=words.instant(start, "start"),
             end_time=words.instant(end, "end"),
@@ -275,6 +282,7 @@ class BarReads(Part[R]):
             hours=words.word(pb.Hours, hours, "hours", "HOURS_"),
             min_quality=min_quality,
             as_of=_as_of(as_of, "as_of"),
+            strict=strict,
             page_size=page_size,
         )
         return Pages(_RPC + "ListBars", request, lambda answer: answer.bars)

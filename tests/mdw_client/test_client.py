@@ -132,6 +132,8 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, dict[str, Any]]] = 
     ("bars", ("AAPL",), {}, "StreamBars", {"tickers": ["AAPL"]}),
     ("bars.chunks", (), {"asset_class": "crypto"}, "StreamBars", {"asset_class": "ASSET_CLASS_CRYPTO"}),
     ("bars.list", ("AAPL", "1w"), {}, "ListBars", {"timeframe": "TIMEFRAME_1W"}),
+    ("bars.list", (["AAPL", "MSFT"],), {"asset_class": "stock"}, "ListBars", {"tickers": ["AAPL", "MSFT"]}),
+    ("bars.list", (), {"all_active": True, "strict": True}, "ListBars", {"all_active": True, "strict": True}),
     ("bars.latest", (["AAPL"],), {}, "GetLatestBars", {"timeframe": "TIMEFRAME_1D"}),
 ]
 IDS = [f"{call[0]}-{index}" for index, call in enumerate(CALLS)]
