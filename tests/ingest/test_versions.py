@@ -40,6 +40,6 @@ async def test_reads_are_repeated_exactly_while_workers_write_and_break(database
         for worker in workers:
             worker.stop()
         await asyncio.gather(*running)
-        assert await history.check() > 500
+        assert await history.check()
         assert history.reads == 84
         assert await work.sql.fetchval("SELECT count(*) FROM ingest.writes WHERE commit_time IS NULL") == 0
