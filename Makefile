@@ -34,6 +34,7 @@ faults: venv ## run the long tests of faults: kills, stops and restarts at rando
 	@$(BIN)/python -m pytest tests/faults/*.py
 
 bench: venv ## measure against limits and rivals; SHORT=1 only sees that all of them run
+	@$(BIN)/python -m pip install -q -e '.[bench]' || echo 'The rivals cannot be installed here and are left out.'
 	@$(BIN)/python -m tests.bench $(if $(SHORT),--short)
 
 lint: venv ## run every check: ruff, mypy, import-linter, buf, squawk, and that protos/gen is what protos give
