@@ -72,7 +72,7 @@ class Client(_Settled):
     """The warehouse, blocking: every method returns its result. Safe for threads; pickles as its settings.
 
     Without arguments the addresses, the key and TLS come from the environment: MDW_TARGET, MDW_KEY or MDW_KEY_FILE,
-    MDW_TLS; docs/quickstart.md lists them. In a forked child it connects anew, or raises ForkedProcessError where the
+    MDW_TLS and others of the project's quickstart. In a forked child it connects anew, or raises ForkedProcessError where the
     parent had used gRPC already.
     """
 

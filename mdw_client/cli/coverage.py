@@ -137,7 +137,7 @@ def _summary(series: pb.SeriesCoverage) -> str:
 
 
 def _run(run: pb.Hole) -> tuple[str, ...]:
-    asks = f" asked {run.asks} times" if run.asks else ""
+    asks = f" asked {'once' if run.asks == 1 else f'{run.asks} times'}" if run.asks else ""
     again = f", again {base.time(run.next_ask_time)}" if run.HasField("next_ask_time") else ""
     return run.first_date, run.last_date, f"{run.sessions:,}", _why(run.reason), f"{run.detail}{asks}{again}".strip()
 
