@@ -10,6 +10,8 @@ from services.ingest.completeness import Completeness
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.overview import Overview
 from services.ingest.required import SCHEMA
+from services.ingest.schedule_calls import Scheduling
+from services.ingest.scheduling import Scheduler
 from services.ingest.servicer import IngestServicer
 from services.ingest.serving_bars import add_bars
 from services.ingest.settings import IngestSettings
@@ -18,6 +20,7 @@ from services.ingest.store.deletions import Deletions
 from services.ingest.store.jobs import Jobs
 from services.ingest.store.overview import OverviewStore
 from services.ingest.store.rejects import Rejects
+from services.ingest.store.schedule import Schedule
 from services.ingest.store.starts import Starts
 from services.ingest.store.steering import Steering
 from services.ingest.store.symbols import SymbolStore
@@ -61,6 +64,8 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
     )
     watching = Watching(jobs)
     symbols = SymbolStore(db)
+    schedule = Schedule(db, server.recorder)
+    scheduler = Scheduler(db=db, recorder=server.recorder, requests=requests, schedule=schedule, symbols=symbols)
     servicer = IngestServicer(
         symbols=symbols,
         starts=starts,
@@ -70,10 +75,14 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
         watching=watching,
         tokens=tokens,
         completeness=Completeness(symbols=symbols, store=CoverageStore(db), tokens=tokens),
+        scheduling=Scheduling(
+            scheduler=scheduler, schedule=schedule, requests_per_minute=settings.polygon_requests_per_minute
+        ),
         bulk=Bulk(symbols=symbols, starts=starts, deletions=Deletions(db, server.recorder, requests)),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)
+    scheduler.add_to(server.background)
     overview = Overview(OverviewStore(db), requests_per_minute=settings.polygon_requests_per_minute)
     overview.export(server.metrics)
     overview.add_to(server.background)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from services.ingest.bulk import Bulk
     from services.ingest.completeness import Completeness
+    from services.ingest.schedule_calls import Scheduling
     from services.ingest.store.jobs import Job, Jobs
     from services.ingest.store.rejects import Rejects
     from services.ingest.store.starts import Started, Starts
@@ -52,6 +53,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         watching: Watching,
         tokens: PageTokens,
         completeness: Completeness,
+        scheduling: Scheduling,
         bulk: Bulk,
     ) -> None:
         self._symbols = symbols
@@ -62,6 +64,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._watching = watching
         self._tokens = tokens
         self._completeness = completeness
+        self._scheduling = scheduling
         self._bulk = bulk
 
     @scopes("ingest.write")
@@ -190,6 +193,26 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         async with aclosing(self._completeness.watch(request)) as messages:
             async for message in messages:
                 yield message
+
+    @scopes("ingest.read")
+    async def GetSchedule(self, request: ingest_pb2.GetScheduleRequest, context: Any) -> ingest_pb2.GetScheduleResponse:
+        return ingest_pb2.GetScheduleResponse(schedule=await self._scheduling.overview())
+
+    @scopes("ingest.write")
+    async def RunSchedule(self, request: ingest_pb2.RunScheduleRequest, context: Any) -> ingest_pb2.RunScheduleResponse:
+        return await self._scheduling.run(request)
+
+    @scopes("ingest.write")
+    async def PauseSchedule(
+        self, request: ingest_pb2.PauseScheduleRequest, context: Any
+    ) -> ingest_pb2.PauseScheduleResponse:
+        return ingest_pb2.PauseScheduleResponse(schedule=await self._scheduling.set_paused(request.note, paused=True))
+
+    @scopes("ingest.write")
+    async def ResumeSchedule(
+        self, request: ingest_pb2.ResumeScheduleRequest, context: Any
+    ) -> ingest_pb2.ResumeScheduleResponse:
+        return ingest_pb2.ResumeScheduleResponse(schedule=await self._scheduling.set_paused(request.note, paused=False))
 
     @scopes("ingest.delete")
     async def DeleteBars(self, request: ingest_pb2.DeleteBarsRequest, context: Any) -> ingest_pb2.DeleteBarsResponse:

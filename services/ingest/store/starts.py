@@ -192,7 +192,7 @@ class Starts:
             planned = await self._plan(conn, ask)
             backfill_id = uuid4()
             await conn.execute(INSERT_JOB, backfill_id, *_job_columns(ask, planned), original.summary, call.key_id)
-            await _insert_plan(conn, backfill_id, ask, planned.plan)
+            await insert_plan(conn, backfill_id, ask, planned.plan)
             reply = answer(Started(await read_job(conn, backfill_id), planned))
             await self._requests.store(conn, call, original.request_id, reply)
         if planned.plan.shared:
@@ -234,7 +234,7 @@ def _job_columns(ask: Ask, planned: Planned) -> tuple[object, ...]:
     return BARS, ask.mode, ask.priority, list(ask.timeframes), first, last
 
 
-async def _insert_plan(conn: Connection, backfill_id: UUID, ask: Ask, plan: Plan) -> None:
+async def insert_plan(conn: Connection, backfill_id: UUID, ask: Ask, plan: Plan) -> None:
     """Writes the slices; a job without any has succeeded."""
     if plan.slices:
         turn = await conn.fetchval(NEXT_TURN)

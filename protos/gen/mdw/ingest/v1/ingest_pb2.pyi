@@ -1933,3 +1933,349 @@ class WatchSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__symbols_expected) -> _WhichOneofReturnType__symbols_expected | None: ...
 
 Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015
+
+@_typing.final
+class ScheduleRun(_message.Message):
+    """A run of the schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_DATE_FIELD_NUMBER: _builtins.int
+    RUN_TIME_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    session_date: _builtins.str
+    """The session up to which it was planned, YYYY-MM-DD."""
+    result: _builtins.str
+    """What came of it, for people."""
+    @_builtins.property
+    def run_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """The backfill that it started; absent if there was nothing to do."""
+
+    def __init__(
+        self,
+        *,
+        session_date: _builtins.str = ...,
+        run_time: _timestamp_pb2.Timestamp | None = ...,
+        result: _builtins.str = ...,
+        backfill: Global___Backfill | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "run_time", b"run_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "result", b"result", "run_time", b"run_time", "session_date", b"session_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleRun: _TypeAlias = ScheduleRun  # noqa: Y015
+
+@_typing.final
+class CalendarSchedule(_message.Message):
+    """The schedule of the symbols that trade by one calendar."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_CLASSES_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    NEXT_SESSION_DATE_FIELD_NUMBER: _builtins.int
+    NEXT_RUN_TIME_FIELD_NUMBER: _builtins.int
+    LAST_RUN_FIELD_NUMBER: _builtins.int
+    series: _builtins.int
+    """Series that it keeps fresh: the timeframes of active symbols."""
+    next_session_date: _builtins.str
+    """The session that is planned next, YYYY-MM-DD."""
+    @_builtins.property
+    def asset_classes(self) -> _containers.RepeatedScalarFieldContainer[_type_pb2.AssetClass.ValueType]:
+        """Their classes."""
+
+    @_builtins.property
+    def next_run_time(self) -> _timestamp_pb2.Timestamp:
+        """When; a time that is over means as soon as it can."""
+
+    @_builtins.property
+    def last_run(self) -> Global___ScheduleRun:
+        """The last run; absent before the first."""
+
+    def __init__(
+        self,
+        *,
+        asset_classes: _abc.Iterable[_type_pb2.AssetClass.ValueType] | None = ...,
+        series: _builtins.int | None = ...,
+        next_session_date: _builtins.str = ...,
+        next_run_time: _timestamp_pb2.Timestamp | None = ...,
+        last_run: Global___ScheduleRun | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_series", b"_series", "last_run", b"last_run", "next_run_time", b"next_run_time", "series", b"series"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_series", b"_series", "asset_classes", b"asset_classes", "last_run", b"last_run", "next_run_time", b"next_run_time", "next_session_date", b"next_session_date", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__series: _TypeAlias = _typing.Literal["series"]  # noqa: Y015
+    _WhichOneofArgType__series: _TypeAlias = _typing.Literal["_series", b"_series"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__series) -> _WhichOneofReturnType__series | None: ...
+
+Global___CalendarSchedule: _TypeAlias = CalendarSchedule  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """What keeps the series of active symbols fresh."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_KEY_ID_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_PREVIEW_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    CALENDARS_FIELD_NUMBER: _builtins.int
+    NEXT_CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    REQUESTS_NEEDED_FIELD_NUMBER: _builtins.int
+    REQUESTS_AVAILABLE_FIELD_NUMBER: _builtins.int
+    REQUESTS_NEEDED_A_DAY_FIELD_NUMBER: _builtins.int
+    REQUESTS_AVAILABLE_A_DAY_FIELD_NUMBER: _builtins.int
+    paused: _builtins.bool
+    """It plans nothing until ResumeSchedule."""
+    note: _builtins.str
+    """Of who paused or resumed it last."""
+    changed_by_key_id: _builtins.str
+    """The key that paused or resumed it last; empty if nobody did."""
+    changed_by_preview: _builtins.str
+    """The first characters of that key."""
+    requests_needed: _builtins.int
+    """Requests that are still to be sent for what is planned."""
+    requests_available: _builtins.int
+    """Requests to be had until next_close_time; absent without a limit. Fewer than needed: the schedule falls behind."""
+    requests_needed_a_day: _builtins.int
+    """Requests that keep all series fresh for a day: one each."""
+    requests_available_a_day: _builtins.int
+    """Requests to be had in a day; absent without a limit."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def calendars(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalendarSchedule]:
+        """By calendar."""
+
+    @_builtins.property
+    def next_close_time(self) -> _timestamp_pb2.Timestamp:
+        """The next close of a market of active symbols."""
+
+    def __init__(
+        self,
+        *,
+        paused: _builtins.bool = ...,
+        note: _builtins.str = ...,
+        changed_by_key_id: _builtins.str = ...,
+        changed_by_preview: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        calendars: _abc.Iterable[Global___CalendarSchedule] | None = ...,
+        next_close_time: _timestamp_pb2.Timestamp | None = ...,
+        requests_needed: _builtins.int | None = ...,
+        requests_available: _builtins.int | None = ...,
+        requests_needed_a_day: _builtins.int | None = ...,
+        requests_available_a_day: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_requests_available", b"_requests_available", "_requests_available_a_day", b"_requests_available_a_day", "_requests_needed", b"_requests_needed", "_requests_needed_a_day", b"_requests_needed_a_day", "change_time", b"change_time", "next_close_time", b"next_close_time", "requests_available", b"requests_available", "requests_available_a_day", b"requests_available_a_day", "requests_needed", b"requests_needed", "requests_needed_a_day", b"requests_needed_a_day"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_requests_available", b"_requests_available", "_requests_available_a_day", b"_requests_available_a_day", "_requests_needed", b"_requests_needed", "_requests_needed_a_day", b"_requests_needed_a_day", "calendars", b"calendars", "change_time", b"change_time", "changed_by_key_id", b"changed_by_key_id", "changed_by_preview", b"changed_by_preview", "next_close_time", b"next_close_time", "note", b"note", "paused", b"paused", "requests_available", b"requests_available", "requests_available_a_day", b"requests_available_a_day", "requests_needed", b"requests_needed", "requests_needed_a_day", b"requests_needed_a_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__requests_available: _TypeAlias = _typing.Literal["requests_available"]  # noqa: Y015
+    _WhichOneofArgType__requests_available: _TypeAlias = _typing.Literal["_requests_available", b"_requests_available"]  # noqa: Y015
+    _WhichOneofReturnType__requests_available_a_day: _TypeAlias = _typing.Literal["requests_available_a_day"]  # noqa: Y015
+    _WhichOneofArgType__requests_available_a_day: _TypeAlias = _typing.Literal["_requests_available_a_day", b"_requests_available_a_day"]  # noqa: Y015
+    _WhichOneofReturnType__requests_needed: _TypeAlias = _typing.Literal["requests_needed"]  # noqa: Y015
+    _WhichOneofArgType__requests_needed: _TypeAlias = _typing.Literal["_requests_needed", b"_requests_needed"]  # noqa: Y015
+    _WhichOneofReturnType__requests_needed_a_day: _TypeAlias = _typing.Literal["requests_needed_a_day"]  # noqa: Y015
+    _WhichOneofArgType__requests_needed_a_day: _TypeAlias = _typing.Literal["_requests_needed_a_day", b"_requests_needed_a_day"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_available) -> _WhichOneofReturnType__requests_available | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_available_a_day) -> _WhichOneofReturnType__requests_available_a_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_needed) -> _WhichOneofReturnType__requests_needed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_needed_a_day) -> _WhichOneofReturnType__requests_needed_a_day | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class GetScheduleRequest(_message.Message):
+    """Asks for the schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetScheduleRequest: _TypeAlias = GetScheduleRequest  # noqa: Y015
+
+@_typing.final
+class GetScheduleResponse(_message.Message):
+    """The schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """The schedule."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetScheduleResponse: _TypeAlias = GetScheduleResponse  # noqa: Y015
+
+@_typing.final
+class RunScheduleRequest(_message.Message):
+    """Asks for a run now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID; a repeat with it returns the first answer."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunScheduleRequest: _TypeAlias = RunScheduleRequest  # noqa: Y015
+
+@_typing.final
+class RunScheduleResponse(_message.Message):
+    """The run that was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """The backfill; SUCCEEDED at once where there is nothing to do."""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunScheduleResponse: _TypeAlias = RunScheduleResponse  # noqa: Y015
+
+@_typing.final
+class PauseScheduleRequest(_message.Message):
+    """Asks to pause the schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """Why, for people, at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseScheduleRequest: _TypeAlias = PauseScheduleRequest  # noqa: Y015
+
+@_typing.final
+class PauseScheduleResponse(_message.Message):
+    """The paused schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """The schedule."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseScheduleResponse: _TypeAlias = PauseScheduleResponse  # noqa: Y015
+
+@_typing.final
+class ResumeScheduleRequest(_message.Message):
+    """Asks to let the schedule go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """Why, for people, at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeScheduleRequest: _TypeAlias = ResumeScheduleRequest  # noqa: Y015
+
+@_typing.final
+class ResumeScheduleResponse(_message.Message):
+    """The resumed schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """The schedule."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeScheduleResponse: _TypeAlias = ResumeScheduleResponse  # noqa: Y015

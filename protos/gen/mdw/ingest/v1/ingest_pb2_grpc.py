@@ -100,6 +100,26 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.GetSchedule = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/GetSchedule',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetScheduleRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetScheduleResponse.FromString,
+                _registered_method=True)
+        self.RunSchedule = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/RunSchedule',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.RunScheduleRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.RunScheduleResponse.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/PauseSchedule',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/ResumeSchedule',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
         self.DeleteBars = channel.unary_unary(
                 '/mdw.ingest.v1.IngestService/DeleteBars',
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
@@ -213,6 +233,35 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSchedule(self, request, context):
+        """Says what the schedule did last, does next, and whether the requests suffice. Needs `ingest.read`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunSchedule(self, request, context):
+        """Starts a run of the schedule now, paused or not: all that its series lack up to the last closed session, and the last
+        sessions again. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteBars(self, request, context):
         """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
         validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -290,6 +339,26 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'GetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchedule,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetScheduleRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetScheduleResponse.SerializeToString,
+            ),
+            'RunSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunSchedule,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.RunScheduleRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.RunScheduleResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.SerializeToString,
             ),
             'DeleteBars': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteBars,
@@ -649,6 +718,114 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/WatchSession',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/GetSchedule',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetScheduleRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/RunSchedule',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.RunScheduleRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.RunScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/PauseSchedule',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.PauseScheduleRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/ResumeSchedule',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

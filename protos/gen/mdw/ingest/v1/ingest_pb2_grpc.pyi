@@ -79,6 +79,16 @@ class IngestServiceStub:
     the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
     Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
     """
+    GetSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetScheduleRequest, _ingest_pb2.GetScheduleResponse]
+    """Says what the schedule did last, does next, and whether the requests suffice. Needs `ingest.read`."""
+    RunSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.RunScheduleRequest, _ingest_pb2.RunScheduleResponse]
+    """Starts a run of the schedule now, paused or not: all that its series lack up to the last closed session, and the last
+    sessions again. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+    """
+    PauseSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.PauseScheduleRequest, _ingest_pb2.PauseScheduleResponse]
+    """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
+    ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]
+    """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
     DeleteBars: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]
     """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
     validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -137,6 +147,16 @@ class IngestServiceAsyncStub(IngestServiceStub):
     the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
     Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
     """
+    GetSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetScheduleRequest, _ingest_pb2.GetScheduleResponse]  # type: ignore[assignment]
+    """Says what the schedule did last, does next, and whether the requests suffice. Needs `ingest.read`."""
+    RunSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.RunScheduleRequest, _ingest_pb2.RunScheduleResponse]  # type: ignore[assignment]
+    """Starts a run of the schedule now, paused or not: all that its series lack up to the last closed session, and the last
+    sessions again. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+    """
+    PauseSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.PauseScheduleRequest, _ingest_pb2.PauseScheduleResponse]  # type: ignore[assignment]
+    """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
+    ResumeSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
+    """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
     DeleteBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]  # type: ignore[assignment]
     """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
     validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -270,6 +290,40 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         the call's deadline, or after wait. May be called before the session begins. Needs `ingest.read` or `bars.read`.
         Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON.
         """
+
+    @_abc_1.abstractmethod
+    def GetSchedule(
+        self,
+        request: _ingest_pb2.GetScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.GetScheduleResponse, _abc.Awaitable[_ingest_pb2.GetScheduleResponse]]:
+        """Says what the schedule did last, does next, and whether the requests suffice. Needs `ingest.read`."""
+
+    @_abc_1.abstractmethod
+    def RunSchedule(
+        self,
+        request: _ingest_pb2.RunScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.RunScheduleResponse, _abc.Awaitable[_ingest_pb2.RunScheduleResponse]]:
+        """Starts a run of the schedule now, paused or not: all that its series lack up to the last closed session, and the last
+        sessions again. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseSchedule(
+        self,
+        request: _ingest_pb2.PauseScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.PauseScheduleResponse, _abc.Awaitable[_ingest_pb2.PauseScheduleResponse]]:
+        """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: _ingest_pb2.ResumeScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ResumeScheduleResponse, _abc.Awaitable[_ingest_pb2.ResumeScheduleResponse]]:
+        """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
 
     @_abc_1.abstractmethod
     def DeleteBars(

@@ -1,0 +1,337 @@
+"""The schedule: each session that has closed is planned once, whatever happened meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from mdw.ingest.v1 import ingest_pb2
+from services.ingest.calendar import day_of
+from services.ingest.planner import OpenSlice, Series, TickerSpan
+from services.ingest.scheduled_plans import Waiting, plan_scheduled, spans_to_ask
+from services.ingest.scheduling import BEGUN, Scheduler
+from services.ingest.store.schedule import Schedule
+from services.ingest.store.symbols import SymbolStore
+from services.kit.requests import Requests
+from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, STOCK, at
+from tests.ingest.working import Desk, replaying
+from tests.support import make_key
+
+Kind, State, Priority = ingest_pb2.Backfill.Kind, ingest_pb2.Backfill.State, ingest_pb2.Priority
+SLICES = """
+SELECT y.ticker, s.timeframe, s.first_date::text, s.last_date::text, s.priority
+FROM ingest.slices s
+JOIN symbols.tickers y USING (symbol_id)
+ORDER BY s.slice_id
+"""
+RUNS = """
+SELECT session_date::text, result
+FROM ingest.schedule_runs
+WHERE calendar = $1 AND session_date < '2020-01-01'
+ORDER BY session_date
+"""
+
+
+class Clock:
+    """A clock that tests set; thursday evening in New York at first."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2018, 3, 1, 22, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def set(self, text):
+        self.now = datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def scheduler(ingest, clock):
+    """A scheduler by the tests' clock, after the runs of 2018-02-28; the server's own has begun today."""
+    async with asyncio.timeout(20):
+        while await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await ingest.sql.execute(
+        "INSERT INTO ingest.schedule_runs (calendar, session_date, regular, result) "
+        "VALUES ('XNYS', '2018-02-28', true, ''), ('24/7', '2018-02-28', true, '')"
+    )
+    return replica(ingest, clock)
+
+
+def replica(ingest, clock):
+    db, recorder = ingest.server.db, ingest.server.recorder
+    return Scheduler(
+        db=db,
+        recorder=recorder,
+        requests=Requests("ingest"),
+        schedule=Schedule(db, recorder),
+        symbols=SymbolStore(db),
+        clock=clock,
+    )
+
+
+@pytest.fixture
+async def work(ingest):
+    made = Desk(ingest.sql, ingest.server.db, "")
+    yield made
+    for worker in made.workers:
+        await worker._fetcher._polygon.close()
+
+
+async def symbol(ingest, ticker, asset_class=STOCK, timeframes=(DAY,), *, active=True):
+    symbol_id = await ingest.symbol(ticker, asset_class, active=active)
+    await ingest.sql.execute(
+        "UPDATE symbols.symbols SET timeframes = $2 WHERE symbol_id = $1", symbol_id, list(timeframes)
+    )
+    return symbol_id
+
+
+async def planned(ingest):
+    return [tuple(row) for row in await ingest.sql.fetch(SLICES)]
+
+
+async def asked(ingest, symbol_id, first, end, timeframe=DAY):
+    await ingest.sql.execute(
+        "INSERT INTO ingest.series (symbol_id, timeframe, asked) VALUES ($1, $2, datemultirange(daterange($3, $4)))",
+        symbol_id,
+        timeframe,
+        date.fromisoformat(first),
+        date.fromisoformat(end),
+    )
+
+
+async def test_nothing_is_planned_before_the_extended_hours_are_over(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    clock.set("2018-03-02T01:10:00")
+    assert await scheduler.run_due() == []
+    clock.set("2018-03-02T01:20:00")
+    [job] = await scheduler.run_due()
+    backfill = await ingest.get(str(job))
+    assert (backfill.kind, backfill.priority, backfill.mode) == (
+        Kind.SCHEDULE,
+        Priority.PRIORITY_SCHEDULE,
+        ingest_pb2.BACKFILL_MODE_REFETCH,
+    )
+    assert (backfill.key_id, backfill.start_time, backfill.end_time) == ("", at("2018-02-27"), at("2018-03-02"))
+    assert await scheduler.run_due() == []
+
+
+async def test_each_symbol_has_its_own_timeframes_and_inactive_ones_none(ingest, scheduler, clock):
+    await symbol(ingest, "DAYS")
+    await symbol(ingest, "BOTH", timeframes=(MINUTE, DAY))
+    await symbol(ingest, "NONE", timeframes=())
+    await symbol(ingest, "GONE", active=False)
+    clock.set("2018-03-02T02:00:00")
+    await scheduler.run_due()
+    assert [(ticker, timeframe) for ticker, timeframe, *_ in await planned(ingest)] == [
+        ("DAYS", DAY),
+        ("BOTH", DAY),
+        ("BOTH", MINUTE),
+    ]
+
+
+async def test_crypto_goes_by_utc_days(ingest, scheduler, clock):
+    await symbol(ingest, "BTC-USD", CRYPTO)
+    for now in ("2018-03-04T00:10:00", "2018-03-04T00:16:00"):
+        clock.set(now)
+        await scheduler.run_due()
+    assert [row[2:4] for row in await planned(ingest)] == [("2018-02-28", "2018-03-03")]
+    assert [day for day, _ in await ingest.sql.fetch(RUNS, "24/7")] == ["2018-02-28", "2018-03-02", "2018-03-03"]
+
+
+async def test_early_closes_and_holidays_are_known(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    clock.set("2018-11-23T22:20:00")  # the day after Thanksgiving closes at 13:00 New York time
+    await scheduler.run_due()
+    assert [row[2:4] for row in await planned(ingest)] == [("2018-11-20", "2018-11-23")]
+
+
+async def test_of_many_replicas_one_plans_a_session(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    clock.set("2018-03-02T02:00:00")
+    replicas = [scheduler, *(replica(ingest, clock) for _ in range(3))]
+    jobs = await asyncio.gather(*(one.run_due() for one in replicas))
+    assert len([job for found in jobs for job in found]) == 1
+    assert len(await planned(ingest)) == 1
+
+
+async def test_days_missed_are_caught_up_in_one_slice(ingest, scheduler, clock):
+    aapl = await symbol(ingest, "AAPL")
+    await asked(ingest, aapl, "2018-01-02", "2018-02-08")
+    clock.set("2018-03-02T02:00:00")
+    await scheduler.run_due()
+    assert await planned(ingest) == [("AAPL", DAY, "2018-02-08", "2018-03-01", 4)]
+
+
+async def test_the_last_sessions_are_fetched_again(ingest, scheduler, clock):
+    aapl = await symbol(ingest, "AAPL")
+    await asked(ingest, aapl, "2018-01-02", "2018-03-01")
+    clock.set("2018-03-02T02:00:00")
+    await scheduler.run_due()
+    assert await planned(ingest) == [("AAPL", DAY, "2018-02-27", "2018-03-01", 4)]
+
+
+async def test_a_slice_that_still_waits_is_made_longer(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    clock.set("2018-03-02T02:00:00")
+    [first] = await scheduler.run_due()
+    clock.set("2018-03-03T02:00:00")
+    [second] = await scheduler.run_due()
+    assert await planned(ingest) == [("AAPL", DAY, "2018-02-27", "2018-03-02", 4)]
+    assert [one.slice_id for one in await ingest.slices(str(first))] == [
+        one.slice_id for one in await ingest.slices(str(second))
+    ]
+    assert (await ingest.get(str(second))).end_time == at("2018-03-03")
+
+
+async def test_a_slice_that_is_worked_on_is_left_alone(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    clock.set("2018-03-02T02:00:00")
+    await scheduler.run_due()
+    await ingest.claim()
+    clock.set("2018-03-03T02:00:00")
+    await scheduler.run_due()
+    assert await planned(ingest) == [
+        ("AAPL", DAY, "2018-02-27", "2018-03-01", 4),
+        ("AAPL", DAY, "2018-02-28", "2018-03-02", 4),
+    ]
+
+
+async def test_a_fresh_warehouse_begins_with_the_next_close(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    await ingest.sql.execute("DELETE FROM ingest.schedule_runs")
+    clock.set("2018-03-02T02:00:00")
+    assert await scheduler.run_due() == []
+    assert [tuple(row) for row in await ingest.sql.fetch(RUNS, "XNYS")] == [("2018-03-01", BEGUN)]
+    clock.set("2018-03-03T02:00:00")
+    assert len(await scheduler.run_due()) == 1
+
+
+async def test_a_scheduled_session_comes_in_and_is_seen(ingest, scheduler, clock, work):
+    await symbol(ingest, "SPY", ETF)
+    clock.set("2018-03-02T02:00:00")
+    [job] = await scheduler.run_due()
+    async with replaying() as replay:
+        await work.drain(await work.worker(replay.url))
+    done = await ingest.get(str(job))
+    assert (done.state, done.progress.bars_inserted) == (State.SUCCEEDED, 3)
+
+
+async def test_what_came_empty_is_asked_again_by_a_job_of_its_own(ingest, scheduler, work):
+    spy = await symbol(ingest, "SPY", ETF)
+    await symbol(ingest, "OTHER", active=False)
+    await ingest.start(tickers=["SPY"], start_time=at("2018-12-03"), end_time=at("2019-01-10"))
+    async with replaying() as replay:
+        worker = await work.worker(replay.url)
+        await work.drain(worker)
+        assert await replica(ingest, lambda: None).ask_again() == []
+        await ingest.sql.execute("UPDATE ingest.suspects SET counts_from = now(), next_ask_time = now()")
+        [job] = await replica(ingest, lambda: None).ask_again()
+        assert await replica(ingest, lambda: None).ask_again() == []
+        await work.drain(worker)
+    backfill = await ingest.get(str(job))
+    assert (backfill.kind, backfill.state) == (Kind.SCHEDULE, State.SUCCEEDED)
+    assert (backfill.start_time, backfill.end_time) == (at("2019-01-02"), at("2019-01-10"))
+    assert await ingest.sql.fetchval("SELECT asks FROM ingest.suspects WHERE symbol_id = $1", spy) == 2
+
+
+async def test_paused_it_plans_nothing_and_resumed_it_catches_up(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    paused = (await ingest.call("PauseSchedule", note="the plan is being changed")).schedule
+    assert (paused.paused, paused.note, paused.changed_by_preview) == (
+        True,
+        "the plan is being changed",
+        ingest.key[:12],
+    )
+    assert paused.changed_by_key_id
+    clock.set("2018-03-02T02:00:00")
+    assert await scheduler.run_due() == []
+    await ingest.sql.execute("INSERT INTO ingest.series SELECT symbol_id, 7 FROM symbols.symbols")
+    await ingest.sql.execute(
+        "INSERT INTO ingest.suspects "
+        "SELECT symbol_id, 7, '2018-02-01', '2018-02-01', 1, now(), now() FROM symbols.symbols"
+    )
+    assert await scheduler.ask_again() == []
+    assert not (await ingest.call("ResumeSchedule")).schedule.paused
+    assert len(await scheduler.run_due()) == 1
+
+
+async def test_a_run_can_be_asked_for_now_and_does_not_stand_for_the_regular_one(ingest, database):
+    await symbol(ingest, "BTC-USD", CRYPTO)
+    await symbol(ingest, "AAPL")
+    request_id = str(uuid4())
+    answer = await ingest.call("RunSchedule", request_id=request_id)
+    assert (answer.backfill.kind, answer.backfill.progress.slices_total) == (Kind.SCHEDULE, 2)
+    assert answer.backfill.key_id
+    assert await ingest.call("RunSchedule", request_id=request_id) == answer
+    runs = (await ingest.call("GetSchedule")).schedule.calendars
+    assert {run.last_run.backfill.backfill_id for run in runs} == {answer.backfill.backfill_id}
+    assert "1 slices planned" in runs[0].last_run.result or "2 series: 2 slices planned" in runs[0].last_run.result
+    reader = await make_key(database, "ingest.read")
+    assert (await ingest.refused("RunSchedule", key=reader))[1] == "SCOPE_MISSING"
+
+
+async def test_without_active_series_a_run_is_done_at_once(ingest):
+    assert (await ingest.call("RunSchedule")).backfill.state == State.SUCCEEDED
+
+
+async def test_it_says_what_it_needs_and_what_is_to_be_had(ingest):
+    await symbol(ingest, "BTC-USD", CRYPTO)
+    await symbol(ingest, "AAPL", timeframes=(DAY, MINUTE))
+    before = (await ingest.call("GetSchedule")).schedule
+    assert (before.requests_needed, before.requests_needed_a_day) == (0, 3)
+    assert before.requests_available_a_day == int(86_400 * 5 / 62)
+    assert 0 <= before.requests_available <= before.requests_available_a_day
+    crypto, stocks = before.calendars
+    assert (crypto.series, stocks.series) == (1, 2)
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    assert crypto.next_run_time.ToDatetime().date() <= tomorrow
+    await ingest.call("RunSchedule")
+    assert (await ingest.call("GetSchedule")).schedule.requests_needed == 3
+
+
+async def test_runs_are_kept_for_400_days(ingest, scheduler):
+    await ingest.sql.execute("UPDATE ingest.schedule_runs SET run_time = now() - interval '401 days'")
+    await Schedule(ingest.server.db, ingest.server.recorder).drop_runs(400)
+    assert await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") == 0
+
+
+DAYS = [day_of(date(2018, 1, 1)) + number for number in range(60)]
+
+
+def minutes_of_a_stock(**fields):
+    span = TickerSpan(DAYS[0], DAYS[-1] + 1, "A")
+    return Series(
+        symbol_id=1, asset_class=STOCK, ticker="A", timeframe=fields.pop("timeframe", MINUTE), tickers=[span], **fields
+    )
+
+
+def test_a_slice_that_takes_many_requests_is_not_made_longer_nor_waited_for():
+    large = OpenSlice(9, DAYS[0], DAYS[55])
+    found = plan_scheduled(minutes_of_a_stock(open_slices=[large]), DAYS, DAYS[-1] + 1)
+    assert (found.plan.shared, [one.first for one in found.plan.slices]) == ([], [DAYS[-3]])
+
+
+def test_what_was_deleted_is_not_fetched_again():
+    found = plan_scheduled(minutes_of_a_stock(deleted=((DAYS[-2], DAYS[-1]),)), DAYS, DAYS[-1] + 1)
+    assert [(one.first, one.last) for one in found.plan.slices] == [(DAYS[-3], DAYS[-3]), (DAYS[-1], DAYS[-1])]
+
+
+def test_a_slice_of_another_ticker_is_not_made_longer():
+    other = Waiting(9, "B", DAYS[0], DAYS[57])
+    open_slice = OpenSlice(9, DAYS[0], DAYS[57])
+    found = plan_scheduled(minutes_of_a_stock(open_slices=[open_slice]), DAYS, DAYS[-1] + 1, waiting=[other])
+    assert (found.lengthened, len(found.plan.slices)) == ({}, 1)
+
+
+def test_sessions_in_doubt_are_asked_for_together_where_one_request_brings_them():
+    assert spans_to_ask([(10, 11), (40, 42), (5_000, 5_001)], STOCK, DAY) == [(10, 5_001)]
+    assert spans_to_ask([(40, 42), (10, 11), (5_000, 5_001)], STOCK, MINUTE) == [(10, 42), (5_000, 5_001)]
