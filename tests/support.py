@@ -132,8 +132,8 @@ class Process:
         self._changed = asyncio.Condition()
 
     @classmethod
-    async def start(cls, module: str, variables: dict[str, str]) -> Process:
-        """Starts `python -m module` and waits until it serves."""
+    async def start(cls, module: str, variables: dict[str, str], *, event: str = "serving") -> Process:
+        """Starts `python -m module` and waits until its log says that it serves."""
         path = os.pathsep.join(entry for entry in sys.path if entry)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -144,7 +144,7 @@ class Process:
             limit=1 << 20,
         )
         started = cls(process)
-        await started.event("serving")
+        await started.event(event)
         return started
 
     @property

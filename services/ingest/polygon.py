@@ -17,6 +17,7 @@ from services.ingest.calendar import date_of
 from services.ingest.pages import PageError, decode_head, decode_page
 from services.ingest.polygon_errors import GrantExpiredError, PassingError, check_answer
 from services.ingest.timeframes import DAY, DAY_MS, MINUTE
+from services.kit import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -145,11 +146,14 @@ class Polygon:
 
         _check_grant(sent_by)
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._http.stream("GET", target, extensions={"trace": before_sending}) as response,
-            ):
-                return response, await _read(response)
+            # The path alone: what comes behind it may one day be a key.
+            with tracing.span("GET", tracing.CLIENT, url__path=target.partition("?")[0]) as noted:
+                async with (
+                    asyncio.timeout(self._timeout),
+                    self._http.stream("GET", target, extensions={"trace": before_sending}) as response,
+                ):
+                    noted.add(http__response__status_code=response.status_code)
+                    return response, await _read(response)
         except TimeoutError as error:
             raise PassingError(f"no answer within {self._timeout:g} s") from error
         except (httpx.TransportError, httpx.StreamError) as error:

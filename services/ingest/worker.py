@@ -21,6 +21,7 @@ from services.ingest.store.limiter import Limiter
 from services.ingest.tally import Tally
 from services.ingest.worker_settings import WorkerSettings
 from services.kit import log as logging
+from services.kit import tracing
 from services.kit.background import Background
 from services.kit.db import Database
 from services.kit.errors import Unavailable
@@ -148,7 +149,8 @@ class Worker:
         if claim is None:
             await self._limiter.give_back(grant)
             return IDLE_SECONDS
-        await self._fetcher.handle(claim, grant)
+        with tracing.span("slice", mdw__slice_id=claim.slice_id, mdw__provider_ticker=claim.provider_ticker):
+            await self._fetcher.handle(claim, grant)
         troubles = self._fetcher.troubles
         return min(IDLE_SECONDS * 2.0 ** min(troubles, 30), _LONGEST_PAUSE) if troubles else 0
 
@@ -182,6 +184,7 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
         timeout=settings.request_seconds,
         page_bars=settings.polygon_page_bars,
     )
+    tracing.begin("worker", settings.otel_exporter_otlp_endpoint)
     tally = Tally()
     stop = _Stop()
     scraped = _exporter(db, tally).serve(settings.metrics_address) if settings.metrics_address else None
@@ -202,6 +205,7 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
         await db.close()
         if scraped is not None:
             scraped.stop()
+        await asyncio.to_thread(tracing.end)
     log.info("worker_stopped")
 
 
@@ -275,6 +279,9 @@ def main() -> int:
     logging.configure(level=settings.log_level, form=settings.log_format)
     try:
         uvloop.run(serve(settings))
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - one line for a person
+        return 2
     except SchemaError as error:
         log.error("schema_unfit", error=str(error))  # noqa: TRY400 - the message is all there is to say
         return 1

@@ -27,6 +27,7 @@ class WorkerSettings(Settings):
     metrics_address: str = ""
     log_level: str = "INFO"
     log_format: str = ""
+    otel_exporter_otlp_endpoint: str = ""
 
     def check(self) -> None:
         super().check()

@@ -95,6 +95,11 @@ def current() -> Call:
     return _current.get()
 
 
+def present() -> Call | None:
+    """Returns the call that this task answers, None outside of one."""
+    return _current.get(None)
+
+
 def enter(call: Call) -> Token[Call]:
     """Makes a call the current one."""
     return _current.set(call)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from services.kit import tracing
 from services.kit.errors import Aborted, InvalidArgument, MdwError, Unavailable
 from services.kit.log import get
 
@@ -89,6 +90,7 @@ class Database:
             timeout=acquire_timeout,
             command_timeout=command_timeout,
             max_inactive_connection_lifetime=300.0,
+            init=tracing.watch,
             **connect_options(application_name, pooler=pooler),
         )
         await pool

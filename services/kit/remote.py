@@ -9,6 +9,7 @@ from uuid import UUID
 import grpc
 
 from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
+from services.kit import tracing
 from services.kit.authn import LOOKUP_SECONDS, KeyCache
 from services.kit.errors import Unavailable
 from services.kit.log import get
@@ -48,8 +49,9 @@ class RemoteAuthenticator(KeyCache):
         """Returns the answer, None if our own key is refused."""
         request = auth_pb2.ValidateKeyRequest(secret=secret)
         try:
-            metadata = (("x-api-key", self._own_key()),)
-            answer = await self._stub.ValidateKey(request, metadata=metadata, timeout=LOOKUP_SECONDS)
+            with tracing.span("mdw.auth.v1.AuthService/ValidateKey", tracing.CLIENT, rpc__system="grpc"):
+                metadata = (("x-api-key", self._own_key()), *tracing.outgoing())
+                answer = await self._stub.ValidateKey(request, metadata=metadata, timeout=LOOKUP_SECONDS)
         except grpc.aio.AioRpcError as error:
             self._note(refused=error.code() in _REFUSED)
             if error.code() in _REFUSED:

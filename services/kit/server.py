@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.kit import tracing
 from services.kit.answering import Answering
 from services.kit.background import Background
 from services.kit.errors import Unavailable
@@ -23,6 +24,7 @@ from services.kit.reflection import add_reflection
 from services.kit.routing import Router
 from services.kit.schema import SchemaError, wait_for_schema
 from services.kit.tls import Certificates
+from services.kit.traced import TracedAnswering
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -75,7 +77,9 @@ class Server:
         self.health = Health()
         self.background = Background()
         self.readiness = Readiness(self.health)
-        self.answering = Answering(
+        # A class of its own, so that a call without tracing does not even ask.
+        kind = TracedAnswering if settings.otel_exporter_otlp_endpoint else Answering
+        self.answering = kind(
             recorder=recorder,
             authenticator=authenticator,
             limits=KeyLimits(
@@ -136,6 +140,8 @@ class Server:
             if asyncio.iscoroutine(done):
                 await done
         await self.db.close()
+        if self.settings.otel_exporter_otlp_endpoint:
+            await asyncio.to_thread(tracing.end)
 
     async def run(self) -> int:
         """Serves until SIGTERM or SIGINT, or until a part of it fails; returns the process's exit code."""
@@ -171,6 +177,7 @@ class Server:
         return EXIT_OK if stopped.is_set() else EXIT_FAILED
 
     async def _listen(self) -> None:
+        tracing.begin(self.service, self.settings.otel_exporter_otlp_endpoint)
         protect_foreign_loggers()
         server = grpc.aio.server(options=OPTIONS)
         self._servers.append(server)

@@ -75,6 +75,8 @@ class ServiceSettings(Settings):
     log_level: str = "INFO"
     log_format: str = ""
     """`json` or `console`; empty: console on a terminal, else json."""
+    otel_exporter_otlp_endpoint: str = ""
+    """Where spans go, OTLP over HTTP: http://collector:4318."""
 
     def check(self) -> None:
         super().check()
