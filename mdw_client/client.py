@@ -11,6 +11,7 @@ from mdw_client.channel import DEFAULT_TIMEOUT, aio_channel, channel
 from mdw_client.connection import Connection
 from mdw_client.coverage import Coverage
 from mdw_client.keys import Audit, Keys
+from mdw_client.schedule import Schedule
 from mdw_client.settings import Settings, load
 from mdw_client.symbols import Symbols
 
@@ -72,8 +73,8 @@ class Client(_Settled):
     """The warehouse, blocking: every method returns its result. Safe for threads; pickles as its settings.
 
     Without arguments the addresses, the key and TLS come from the environment: MDW_TARGET, MDW_KEY or MDW_KEY_FILE,
-    MDW_TLS and others of the project's quickstart. In a forked child it connects anew, or raises ForkedProcessError where the
-    parent had used gRPC already.
+    MDW_TLS and others of the project's quickstart. In a forked child it connects anew, or raises ForkedProcessError
+    where the parent had used gRPC already.
     """
 
     def _start(self, settings: Settings) -> None:
@@ -87,6 +88,7 @@ class Client(_Settled):
         self.rejects = Rejects(runner)
         self.bars = BarReads(runner)
         self.sync = self.bars.sync
+        self.schedule = Schedule(runner)
         self.coverage = Coverage(runner)
         self.watch_session = self.coverage.watch_session
 
@@ -120,6 +122,7 @@ class AsyncClient(_Settled):
         self.rejects = Rejects(runner)
         self.bars = BarReads(runner)
         self.sync = self.bars.sync
+        self.schedule = Schedule(runner)
         self.coverage = Coverage(runner)
         self.watch_session = self.coverage.watch_session
 

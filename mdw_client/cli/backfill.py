@@ -77,14 +77,14 @@ def _skipped(each: pb.SkippedSeries) -> tuple[str, str, str]:
 
 @backfill.command()
 @_asking
-@click.option("--watch", "follow", is_flag=True, help="Follow it to its end.")
+@click.option("--watch", "followed", is_flag=True, help="Follow it to its end.")
 @click.pass_obj
-def start(app: base.App, /, *, follow: bool, **asked: Any) -> int:
+def start(app: base.App, /, *, followed: bool, **asked: Any) -> int:
     """Starts a backfill. It goes on without this command."""
     found = app.client.backfills.start(**_asked(**asked))
-    if follow:
-        return _follow(app, found.backfill_id)
-    app.one(found, lambda: _lines(found))
+    if followed:
+        return follow(app, found.backfill_id)
+    app.one(found, lambda: lines(found))
     app.print(f"mdw backfill watch {found.backfill_id}")
     return 0
 
@@ -94,7 +94,7 @@ def start(app: base.App, /, *, follow: bool, **asked: Any) -> int:
 @click.pass_obj
 def watch(app: base.App, backfill_id: str | None) -> int:
     """Follows a backfill to its end, by default the newest; the status is 1 unless it succeeded."""
-    return _follow(app, backfill_id or _newest(app))
+    return follow(app, backfill_id or _newest(app))
 
 
 def _newest(app: base.App) -> str:
@@ -104,7 +104,7 @@ def _newest(app: base.App) -> str:
     return newest.backfill_id
 
 
-def _follow(app: base.App, backfill_id: str) -> int:
+def follow(app: base.App, backfill_id: str) -> int:
     latest = pb.Backfill()
     if app.as_json or not app.out.is_terminal:
         for latest in app.client.backfills.watch(backfill_id):
@@ -115,7 +115,7 @@ def _follow(app: base.App, backfill_id: str) -> int:
     else:
         latest = _bar(app, backfill_id)
     if latest.state in ENDED and not app.as_json:
-        app.one(latest, lambda: _lines(latest))
+        app.one(latest, lambda: lines(latest))
     return 0 if latest.state == pb.Backfill.SUCCEEDED else REFUSED
 
 
@@ -168,7 +168,7 @@ def row(found: pb.Backfill) -> tuple[str, ...]:
     )
 
 
-def _lines(found: pb.Backfill) -> Iterator[tuple[str, str]]:
+def lines(found: pb.Backfill) -> Iterator[tuple[str, str]]:
     done = found.progress
     yield "backfill", found.backfill_id
     yield "state", base.state(pb.Backfill.State, found.state)
@@ -197,7 +197,7 @@ def list_backfills(app: base.App, states: tuple[str, ...], limit: int) -> None:
 def show(app: base.App, backfill_id: str) -> None:
     """Shows one backfill."""
     found = app.client.backfills.get(backfill_id)
-    app.one(found, lambda: _lines(found))
+    app.one(found, lambda: lines(found))
 
 
 @backfill.command()
@@ -234,7 +234,7 @@ def _slice(found: pb.Slice) -> tuple[str, ...]:
 def pause(app: base.App, backfill_id: str, reason: str) -> None:
     """Pauses a backfill after the parts under way."""
     found = app.client.backfills.pause(backfill_id, reason)
-    app.one(found, lambda: _lines(found))
+    app.one(found, lambda: lines(found))
 
 
 @backfill.command()
@@ -243,7 +243,7 @@ def pause(app: base.App, backfill_id: str, reason: str) -> None:
 def resume(app: base.App, backfill_id: str) -> None:
     """Lets a paused backfill go on."""
     found = app.client.backfills.resume(backfill_id)
-    app.one(found, lambda: _lines(found))
+    app.one(found, lambda: lines(found))
 
 
 @backfill.command()
@@ -252,7 +252,7 @@ def resume(app: base.App, backfill_id: str) -> None:
 def cancel(app: base.App, backfill_id: str) -> None:
     """Ends a backfill after the parts under way; what is written stays."""
     found = app.client.backfills.cancel(backfill_id)
-    app.one(found, lambda: _lines(found))
+    app.one(found, lambda: lines(found))
 
 
 @backfill.command()
@@ -261,7 +261,7 @@ def cancel(app: base.App, backfill_id: str) -> None:
 def retry(app: base.App, backfill_id: str) -> None:
     """Sets the failed slices of a backfill to work again."""
     found = app.client.backfills.retry(backfill_id)
-    app.one(found, lambda: [("slices set to work again", f"{found.slices:,}"), *_lines(found.backfill)])
+    app.one(found, lambda: [("slices set to work again", f"{found.slices:,}"), *lines(found.backfill)])
 
 
 @backfill.command()
@@ -271,7 +271,7 @@ def retry(app: base.App, backfill_id: str) -> None:
 def priority(app: base.App, backfill_id: str, priority: str) -> None:
     """Changes whose turn it is first."""
     found = app.client.backfills.set_priority(backfill_id, priority)
-    app.one(found, lambda: _lines(found))
+    app.one(found, lambda: lines(found))
 
 
 def _span(value: Duration) -> str:

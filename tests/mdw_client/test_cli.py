@@ -279,6 +279,28 @@ def test_a_backfill_is_planned_and_started(warehouse: Warehouse, ran) -> None:
     assert ran("backfill", "plan", "AAPL", "--json").objects[0]["slices"] == "2"
 
 
+def test_the_schedule_is_shown_and_steered(warehouse: Warehouse, ran) -> None:
+    schedule = ingest_pb2.Schedule(paused=True, note="holiday", changed_by_preview="mdw_1234", change_time=THEN)
+    schedule.requests_needed, schedule.requests_available, schedule.requests_needed_a_day = 300, 120, 15
+    calendar = schedule.calendars.add(asset_classes=[STOCK], series=13, next_session_date="2020-01-03")
+    calendar.last_run.result = "nothing to do"
+    warehouse.answers |= {
+        "GetSchedule": ingest_pb2.GetScheduleResponse(schedule=schedule),
+        "PauseSchedule": ingest_pb2.PauseScheduleResponse(schedule=schedule),
+        "ResumeSchedule": ingest_pb2.ResumeScheduleResponse(),
+        "RunSchedule": ingest_pb2.RunScheduleResponse(backfill=JOB),
+        "WatchBackfill": _ends("SUCCEEDED"),
+    }
+    shown = ran("schedule", "show").out
+    expected = ("paused by mdw_1234", "300 needed, 120 to be had", "15 needed, no limit", "2020-01-03", "nothing to do")
+    assert [text in shown for text in expected] == [True] * 5
+    assert ran("schedule", "show", "--json").objects[0]["requests_needed"] == "300"
+    assert ran("schedule", "pause", "--note", "holiday").out == shown
+    assert "goes on" in ran("schedule", "resume").out
+    assert "b-1" in ran("schedule", "run").out
+    assert ran("schedule", "run", "--watch").status == 0
+
+
 def _ends(state: str) -> list[Any]:
     latest = ingest_pb2.Backfill()
     latest.CopyFrom(JOB)

@@ -22,7 +22,7 @@ from services.kit.keys import new_secret
 from tests.mdw_client.conftest import KEY
 from tests.mdw_client.warehouse import SERVICES, Warehouse
 
-PARTS = ("keys", "audit", "symbols", "backfills", "rejects", "bars", "coverage")
+PARTS = ("keys", "audit", "symbols", "backfills", "rejects", "bars", "coverage", "schedule")
 NAME = {"key_id": "k"}
 JOB = {"backfill_id": "b"}
 APPLE = {"ticker": "AAPL", "asset_class": "ASSET_CLASS_STOCK"}
@@ -121,6 +121,10 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, dict[str, Any]]] = 
         {"reason": "wrong", "purge": True, "end_time": "2024-01-03T00:00:00Z"},
     ),
     ("coverage", (["AAPL"], "1m", "2024-01-02"), {}, "GetCoverage", {"tickers": ["AAPL"], "timeframe": "TIMEFRAME_1M"}),
+    ("schedule.get", (), {}, "GetSchedule", {}),
+    ("schedule.run", (), {}, "RunSchedule", {}),
+    ("schedule.pause", ("holiday",), {}, "PauseSchedule", {"note": "holiday"}),
+    ("schedule.resume", (), {}, "ResumeSchedule", {}),
     ("watch_session", ("2024-01-02", "AAPL"), {}, "WatchSession", {"session_date": "2024-01-02"}),
     (
         "rejects.list",
