@@ -15,6 +15,7 @@ import msgspec
 
 from services.auth.store.audit import Position
 from services.kit import checks
+from services.kit.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,8 @@ class AuditReader:
         low = max(start or _midnight(days[0]), _midnight(days[0]))
         high = min(end or _midnight(days[-1]) + DAY, _midnight(days[-1]) + DAY)
         before = _position(place) if place else Position(high, _LAST_ID)
-        span = Span(days, low, min(high, before.time + _TICK))
+        # Ids begin at 1: a place with id 0 lies before all rows of its instant.
+        span = Span(days, low, min(high, before.time + _TICK) if before.id else before.time)
         rows, older = await self._walk(filters, span, before, size)
         if older is None:
             return Page(rows, "")
@@ -106,7 +108,7 @@ class AuditReader:
                 )
             except TimeoutError:
                 if piece[1] - piece[0] <= SHORTEST:
-                    raise
+                    raise too_slow() from None
                 width = (piece[1] - piece[0]) / 4
                 continue
             if len(rows) > size:
@@ -115,6 +117,11 @@ class AuditReader:
             if time.monotonic() > deadline and high > low:
                 return rows, Position(high, 0)
         return rows, None
+
+
+def too_slow() -> Unavailable:
+    """Returns what a reader is told when even a short piece of the log takes too long."""
+    return Unavailable("DATABASE_UNAVAILABLE", "the audit log cannot be read in time", retry_after=1.0)
 
 
 def _piece(days: Sequence[date], low: datetime, high: datetime, width: timedelta) -> tuple[datetime, datetime] | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from services.auth.chains import Chain, Chains, Finding, Kind, Link
+from services.auth.reading import too_slow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ class Verifier:
                 piece = await self._store.piece(low, high, limit=limit, seconds=PIECE_SECONDS)
             except TimeoutError:
                 if limit == 1:
-                    raise
+                    raise too_slow() from None
                 limit = max(1, limit // 4)
                 continue
             if piece.end == low:  # more than `limit` batches of one instant
