@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: f70ce85b6d4cbfe6fd255623b808dc43289ec52d66bb097a8af8d66c482f1276
+-- files: c62213740fd4f073dcd260db333877e79cdf87db06ff4f80baf65c707f2746be
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -355,7 +355,10 @@ CREATE TABLE ingest.slices (
   lease_owner text,
   reason text DEFAULT ''::text NOT NULL,
   "position" integer,
-  deleted bigint DEFAULT 0 NOT NULL
+  deleted bigint DEFAULT 0 NOT NULL,
+  subject text DEFAULT ''::text NOT NULL,
+  page text DEFAULT ''::text NOT NULL,
+  unknown bigint DEFAULT 0 NOT NULL
 ) WITH (fillfactor=70);
 
 --: table ingest.suspects
@@ -1349,6 +1352,44 @@ BEGIN
 END $function$
 ;
 
+--: function ingest.known_splits(integer)
+CREATE OR REPLACE FUNCTION ingest.known_splits(p_symbol_id integer)
+ RETURNS double precision[]
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  RETURN (
+    SELECT array_agg(ARRAY[a.ex_date - DATE '1970-01-01', a.split_from, a.split_to] ORDER BY a.ex_date, a.action_id)
+    FROM ingest.actions a
+    WHERE a.symbol_id = p_symbol_id AND a.kind = 1 AND a.ended_write_id IS NULL AND a.flags & 1 = 0);
+END $function$
+;
+
+--: function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval)
+CREATE OR REPLACE FUNCTION ingest.end_step(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_unknown integer, p_cursor timestamp with time zone, p_page text, p_done boolean, p_more boolean, p_lease interval)
+ RETURNS TABLE(state smallint, write_id integer)
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_state smallint;
+  v_next integer;
+BEGIN
+  v_state := CASE WHEN p_done THEN 3 WHEN ingest.slice_wanted(p_slice_id) IS NULL THEN 6 WHEN p_more THEN 2 ELSE 1 END;
+  v_next := ingest.finish(p_write_id, v_state < 3, p_symbol_id, NULL, p_min_ts, p_max_ts, p_fetch_time, p_asked_from, p_asked_to);
+  UPDATE ingest.slices s
+  SET state = v_state, cursor = CASE WHEN p_more THEN s.cursor ELSE p_cursor END,
+      page = CASE WHEN p_more THEN s.page ELSE p_page END, write_id = v_next, attempts = 0, reason = '',
+      inserted = s.inserted + p_inserted, updated = s.updated + p_updated, unchanged = s.unchanged + p_unchanged,
+      rejected = s.rejected + p_rejected, unknown = s.unknown + p_unknown,
+      lease_owner = CASE WHEN v_state = 2 THEN s.lease_owner END,
+      lease_until = CASE WHEN v_state = 2 THEN clock_timestamp() + p_lease END,
+      end_time = CASE WHEN v_state < 3 THEN NULL ELSE clock_timestamp() END
+  WHERE s.slice_id = p_slice_id;
+  RETURN QUERY SELECT v_state, v_next;
+END $function$
+;
+
 --: constraint auth.audit_batches audit_batches_pkey
 ALTER TABLE auth.audit_batches ADD CONSTRAINT audit_batches_pkey PRIMARY KEY ("time", writer, kind, seq);
 
@@ -1676,6 +1717,9 @@ CREATE INDEX keys_by_create_time ON auth.keys USING btree (create_time, key_id);
 --: index auth.requests_by_create_time
 CREATE INDEX requests_by_create_time ON auth.requests USING btree (create_time);
 
+--: index ingest.actions_by_ex_date
+CREATE INDEX actions_by_ex_date ON ingest.actions USING btree (ex_date) WHERE (ended_write_id IS NULL);
+
 --: index ingest.actions_by_symbol
 CREATE INDEX actions_by_symbol ON ingest.actions USING btree (symbol_id, ex_date);
 
@@ -1717,6 +1761,9 @@ CREATE INDEX slices_leased ON ingest.slices USING btree (lease_until) WHERE (sta
 
 --: index ingest.slices_open_by_series
 CREATE INDEX slices_open_by_series ON ingest.slices USING btree (symbol_id, timeframe) WHERE (state = ANY (ARRAY[1, 2]));
+
+--: index ingest.slices_open_days
+CREATE INDEX slices_open_days ON ingest.slices USING btree (timeframe, state) WHERE ((kind = 2) AND (state = ANY (ARRAY[1, 2])));
 
 --: index ingest.suspects_due
 CREATE INDEX suspects_due ON ingest.suspects USING btree (next_ask_time) WHERE (next_ask_time IS NOT NULL);
@@ -1767,12 +1814,16 @@ CREATE VIEW ingest.series_figures AS
     f.last_error,
     (
         CASE
-            WHEN (EXISTS ( SELECT
+            WHEN ((EXISTS ( SELECT
                FROM ingest.slices s
-              WHERE ((s.state = 2) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) THEN 3
-            WHEN (EXISTS ( SELECT
+              WHERE ((s.state = 2) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) OR (EXISTS ( SELECT
                FROM ingest.slices s
-              WHERE ((s.state = 1) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) THEN 2
+              WHERE ((s.kind = 2) AND (s.state = 2) AND (s.timeframe = f.timeframe) AND ((s.asset_class = 3) = (f.calendar = '24/7'::text)))))) THEN 3
+            WHEN ((EXISTS ( SELECT
+               FROM ingest.slices s
+              WHERE ((s.state = 1) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) OR (EXISTS ( SELECT
+               FROM ingest.slices s
+              WHERE ((s.kind = 2) AND (s.state = 1) AND (s.timeframe = f.timeframe) AND ((s.asset_class = 3) = (f.calendar = '24/7'::text)))))) THEN 2
             WHEN (NOT isempty(f.failed)) THEN 5
             WHEN (NOT isempty(f.asked)) THEN 4
             ELSE 1
@@ -1959,6 +2010,12 @@ REVOKE ALL ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,int
 --: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) TO mdw_ingest;
 
+--: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) FROM PUBLIC;
+
+--: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) TO mdw_ingest;
+
 --: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 
@@ -1976,6 +2033,12 @@ REVOKE ALL ON FUNCTION ingest.give_up(bigint,bigint,smallint,text,date,date,time
 
 --: grant on function ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.give_up(bigint,bigint,smallint,text,date,date,timestamp with time zone) TO mdw_ingest;
+
+--: grant on function ingest.known_splits(integer) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.known_splits(integer) FROM PUBLIC;
+
+--: grant on function ingest.known_splits(integer) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.known_splits(integer) TO mdw_ingest;
 
 --: grant on function ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) FROM PUBLIC;
@@ -2232,14 +2295,23 @@ COMMENT ON COLUMN ingest.slices.deleted IS 'Bars that a deletion took away';
 --: comment on table ingest.slices column held
 COMMENT ON COLUMN ingest.slices.held IS 'All its jobs are paused';
 
+--: comment on table ingest.slices column page
+COMMENT ON COLUMN ingest.slices.page IS 'Where the work goes on when a date does not say it';
+
 --: comment on table ingest.slices column state
 COMMENT ON COLUMN ingest.slices.state IS 'mdw.ingest.v1.Slice.State: 1 pending, 2 running, 3 succeeded, 4 failed, 5 outside plan, 6 cancelled';
+
+--: comment on table ingest.slices column subject
+COMMENT ON COLUMN ingest.slices.subject IS 'Of actions: splits or dividends; of symbols: which list';
 
 --: comment on table ingest.slices column token
 COMMENT ON COLUMN ingest.slices.token IS 'Grows with every claim; a part commits only under the token it was claimed with';
 
 --: comment on table ingest.slices column turn
 COMMENT ON COLUMN ingest.slices.turn IS 'The number of its job, from ingest.job_turns: claims go round the jobs of a priority';
+
+--: comment on table ingest.slices column unknown
+COMMENT ON COLUMN ingest.slices.unknown IS 'Rows of tickers that nobody registered';
 
 --: comment on table ingest.slices column write_id
 COMMENT ON COLUMN ingest.slices.write_id IS 'The announced write of the next part';
