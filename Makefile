@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test faults bench lint protos dist manifests venv
+.PHONY: help run status clean-run test faults bench lint protos dist dist-check manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -58,6 +58,9 @@ generate:
 
 dist: venv ## make what other teams install: the wheel mdw-client, the descriptor set, the protos (dist/)
 	@$(BIN)/python -m mdw_client.packaging.build
+
+dist-check: venv ## install that wheel in clean environments, on protobuf 6.33 and 7, and read bars with it
+	@$(BIN)/python -m mdw_client.packaging.check
 
 manifests: venv ## render the Kubernetes manifests and check them strictly
 	@$(BIN)/python -m deploy.manifests
