@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -57,3 +61,11 @@ def no_bars() -> Columns:
     """Returns columns of length 0."""
     floats = np.empty(0, np.float64)
     return Columns(np.empty(0, np.int64), floats, floats, floats, floats, floats, floats, np.empty(0, np.int64))
+
+
+def inside(ts: IntArray, spans: Sequence[tuple[int, int]]) -> BoolArray:
+    """Says which times lie in one of these spans (start inclusive, end exclusive)."""
+    found = np.zeros(len(ts), np.bool_)
+    for start, end in spans:
+        found |= (ts >= start) & (ts < end)
+    return found

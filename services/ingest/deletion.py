@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.ingest.columns import concatenate
+from services.ingest.columns import concatenate, inside
 from services.ingest.merge import Held
 from services.ingest.quality import ABSENT, WINDOW, Context, context_after, encode_tail, judge, validated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from services.ingest.columns import BoolArray, IntArray
     from services.ingest.merge import Neighbourhood
     from services.ingest.quality import Split
 
@@ -56,11 +55,3 @@ def remove(
     good = int(validated(flags).sum()) - int(validated(np.concatenate([own.flags, after.flags])).sum())
     changed = Held(bars, flags).take(np.flatnonzero(flags != old))
     return Removal(own.take(np.flatnonzero(~stays)), changed, good, tail)
-
-
-def inside(ts: IntArray, spans: Sequence[tuple[int, int]]) -> BoolArray:
-    """Says which times lie in one of these spans (start inclusive, end exclusive)."""
-    found = np.zeros(len(ts), np.bool_)
-    for start, end in spans:
-        found |= (ts >= start) & (ts < end)
-    return found

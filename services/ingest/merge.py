@@ -6,12 +6,12 @@ answer covered that time and had none. Everything here is a pure function of its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.ingest.columns import Columns, concatenate
+from services.ingest.columns import Columns, concatenate, inside
 from services.ingest.quality import (
     ABSENT,
     WINDOW,
@@ -69,19 +69,24 @@ class Neighbourhood:
 class Answer:
     """What the provider said of a span: possible bars, ascending, each time once; fetched at fetch_us, microseconds.
 
-    newer holds the spans (start inclusive, end exclusive; milliseconds) in which a later answer is stored already.
+    newer holds the spans (start inclusive, end exclusive; milliseconds) in which a later answer is stored already,
+    bare those of them whose source carries no vwap; partial says that this one's source carries none.
     """
 
     bars: Columns
     fetch_us: int
     newer: Sequence[tuple[int, int]] = ()
+    bare: Sequence[tuple[int, int]] = ()
+    partial: bool = False
 
     def outdated(self, ts: IntArray) -> BoolArray:
         """Says for which times a later answer is stored already."""
-        found = np.zeros(len(ts), np.bool_)
-        for start, end in self.newer:
-            found |= (ts >= start) & (ts < end)
-        return found
+        return inside(ts, self.newer)
+
+    def completes(self, ts: IntArray) -> BoolArray:
+        """Says for which times all later answers lack a field that this one may carry."""
+        whole = [span for span in self.newer if span not in self.bare]
+        return inside(ts, self.bare) & ~inside(ts, whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +138,8 @@ def merge(answer: Answer, stored: Neighbourhood, splits: Sequence[Split] = ()) -
     at = at[known]
     newest = ~answer.outdated(bars.ts[known])
     takes = newest | (own.absent[at] & (answer.fetch_us > stored.origins[at]))
-    differs = takes & ~bars.take(np.flatnonzero(known)).same_values(own.bars.take(at))
+    said = _completed(bars.take(np.flatnonzero(known)), own.bars.take(at), takes, answer)
+    differs = ~said.same_values(own.bars.take(at))
 
     absent = own.absent.copy()
     vanished = ~answer.outdated(own.bars.ts) & ~absent
@@ -144,7 +150,7 @@ def merge(answer: Answer, stored: Neighbourhood, splits: Sequence[Split] = ()) -
     absent[returned] = False
     fresh = bars.take(np.flatnonzero(~known))
     fresh_absent = answer.outdated(fresh.ts)
-    values = _replace(own.bars, at[differs], bars.take(np.flatnonzero(known)[differs]))
+    values = _replace(own.bars, at[differs], said.take(np.flatnonzero(differs)))
     merged = _weave(values, absent, fresh, fresh_absent)
     judged = _judge(merged, stored, splits)
     return _outcome(
@@ -157,6 +163,22 @@ def merge(answer: Answer, stored: Neighbourhood, splits: Sequence[Split] = ()) -
         returned=own.bars.ts[returned],
         originated=np.sort(np.concatenate([own.bars.ts[originated], fresh.ts[fresh_absent]])),
     )
+
+
+def _completed(said: Columns, own: Columns, takes: BoolArray, answer: Answer) -> Columns:
+    """Returns the values that known bars get: the answer's where it counts, and no field that its source lacks."""
+    if answer.partial:
+        said = replace(said, vwap=own.vwap)
+    vwap = np.where(takes, said.vwap, own.vwap)
+    if answer.bare:
+        fills = ~takes & np.isnan(own.vwap) & answer.completes(own.ts)
+        vwap = np.where(fills, said.vwap, vwap)
+    if takes.all():
+        return replace(said, vwap=vwap)
+    kept = {
+        field.name: np.where(takes, getattr(said, field.name), getattr(own, field.name)) for field in fields(Columns)
+    }
+    return Columns(**{**kept, "vwap": vwap})
 
 
 def _marks(length: int, positions: NDArray[np.intp]) -> BoolArray:

@@ -265,3 +265,72 @@ def decode_tail(tail: bytes | None) -> Context:
         np.frombuffer(tail, "<f8", count, count * 4).astype(np.float64),
         np.frombuffer(tail, "<f8", count, count * 12).astype(np.float64),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contexts:
+    """Holds the contexts of many series, a row each: the WINDOW bars before, NaN at the left where there are fewer."""
+
+    minutes: NDArray[np.int32]
+    close: FloatArray
+    volume: FloatArray
+    known: IntArray
+
+    @classmethod
+    def of_tails(cls, tails: Sequence[bytes]) -> Contexts:
+        """Unpacks what encode_tail packed, series by series."""
+        made = cls(
+            np.zeros((len(tails), WINDOW), np.int32),
+            np.full((len(tails), WINDOW), np.nan),
+            np.full((len(tails), WINDOW), np.nan),
+            np.array([len(tail) // _TAIL_BYTES for tail in tails], np.int64),
+        )
+        whole = np.flatnonzero(made.known == WINDOW)
+        packed = np.frombuffer(b"".join(tails[at] for at in whole.tolist()), _WHOLE_TAIL)
+        made.minutes[whole], made.close[whole], made.volume[whole] = packed["minute"], packed["close"], packed["volume"]
+        for at in np.flatnonzero((made.known > 0) & (made.known < WINDOW)).tolist():
+            context, count = decode_tail(tails[at]), int(made.known[at])
+            made.minutes[at, -count:] = context.ts // _MINUTE_MS
+            made.close[at, -count:], made.volume[at, -count:] = context.close, context.volume
+        return made
+
+
+_WHOLE_TAIL = np.dtype([("minute", "<i4", WINDOW), ("close", "<f8", WINDOW), ("volume", "<f8", WINDOW)])
+
+
+def judge_many(bars: Columns, starts: IntArray, before: Contexts) -> tuple[FlagArray, list[bytes]]:
+    """Returns the flags of bars of many series, as judge gives them, and the tails that they leave.
+
+    Series i has the bars from starts[i] to starts[i + 1], at least one, none of them near a split.
+    """
+    lengths = np.diff(starts)
+    blocks = starts[:-1] + WINDOW * np.arange(len(lengths))  # each series' bars stand behind its context
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    at = np.arange(len(bars)) + WINDOW * (owner + 1)
+    context = (blocks[:, None] + np.arange(WINDOW)).ravel()
+    total = len(bars) + WINDOW * len(lengths)
+    close, volume, minutes = np.empty(total), np.empty(total), np.empty(total, np.int32)
+    for whole, old, new in (
+        (close, before.close, bars.close),
+        (volume, before.volume, bars.volume),
+        (minutes, before.minutes, bars.ts // _MINUTE_MS),
+    ):
+        whole[context], whole[at] = old.ravel(), new
+    known = before.known[owner] + np.arange(len(bars)) - starts[:-1][owner]
+    with np.errstate(over="ignore", invalid="ignore"):
+        volumes = _volume_flags(volume)[at]
+        volumes[known < WINDOW] = 0
+        flags = _move_flags(bars) | _gap_flags(bars.open, close[at - 1]) | volumes
+    ends = (blocks + WINDOW + lengths)[:, None] - WINDOW + np.arange(WINDOW)
+    packed = np.empty(len(lengths), _WHOLE_TAIL)
+    packed["minute"], packed["close"], packed["volume"] = minutes[ends], close[ends], volume[ends]
+    return flags, _tails(packed, np.minimum(before.known + lengths, WINDOW))
+
+
+def _tails(packed: NDArray[np.void], known: IntArray) -> list[bytes]:
+    data, size = packed.tobytes(), _WHOLE_TAIL.itemsize
+    tails = [data[start : start + size] for start in range(0, len(data), size)]
+    for at in np.flatnonzero(known < WINDOW).tolist():
+        row, count = packed[at], int(known[at])
+        tails[at] = b"".join(row[name][WINDOW - count :].tobytes() for name in ("minute", "close", "volume"))
+    return tails

@@ -13,16 +13,14 @@ import numpy as np
 
 from services.ingest.calendar import date_of
 from services.ingest.deletion import Removal, remove
-from services.ingest.merge import Neighbourhood
-from services.ingest.quality import WINDOW
-from services.ingest.store import origins, parts, rows
+from services.ingest.store import around, parts, splits
 from services.ingest.store.instants import from_ms, to_ms, to_us
 from services.kit.db import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from services.ingest.merge import Held
+    from services.ingest.merge import Neighbourhood
     from services.ingest.slices import SliceSpan
     from services.ingest.store.slices import Claim
     from services.kit.db import Connection, Database
@@ -112,7 +110,8 @@ async def _write(conn: Connection, claim: Claim, span: SliceSpan, most: int) -> 
         (to_ms(start), to_ms(end)) for start, end in zip(head["kept_from"] or (), head["kept_to"] or (), strict=True)
     ]
     until_ms, stored = await _read(conn, claim, span, most)
-    removal = remove(stored, kept, to_us(head["create_time"]))
+    known = await splits.read(conn, [claim.key.symbol_id], span)
+    removal = remove(stored, kept, to_us(head["create_time"]), known.get(claim.key.symbol_id, ()))
     rejects = await _purge(conn, claim, span.start_ms, until_ms) if head["purge"] else 0
     await _take_away(conn, claim, removal, keep=not head["purge"])
     first, end = span.answered(until_ms)
@@ -127,36 +126,14 @@ async def _read(conn: Connection, claim: Claim, span: SliceSpan, most: int) -> t
     """Reads what is stored of the span and around it, up to the end of a session by which it is enough for a part."""
     until_ms, limit = span.end_ms, most
     while True:
-        held = await _copy_out(conn, claim, span.start_ms, until_ms, limit)
+        held = await around.read(conn, claim.key, span.start_ms, until_ms, limit + 1)
         start, end = (int(at) for at in np.searchsorted(held.bars.ts, (span.start_ms, until_ms)))
         if end - start <= limit:
             break
         first, day = span.day(span.start_ms), span.day(int(held.bars.ts[start + limit]))
         # At least a session, however many bars it has.
         until_ms, limit = span.start_of(max(day, first + 1)), limit if day > first else MOST_BARS
-    own = held.take(slice(start, end))
-    known = await origins.read(conn, claim.key, own)
-    return until_ms, Neighbourhood(held.take(slice(0, start)), own, held.take(slice(end, len(held))), known)
-
-
-async def _copy_out(conn: Connection, claim: Claim, start_ms: int, end_ms: int, most: int) -> Held:
-    pieces: list[bytes] = []
-
-    async def take(piece: bytes) -> None:
-        pieces.append(piece)
-
-    sql = parts.READ.format(
-        columns=", ".join(rows.COLUMNS),
-        symbol_id=int(claim.key.symbol_id),
-        timeframe=int(claim.key.timeframe),
-        start=rows.literal(start_ms),
-        end=rows.literal(end_ms),
-        window=WINDOW,
-        limit=most + 1,
-    )
-    await conn.copy_from_query(sql, output=take, format="binary")
-    held = rows.decode(b"".join(pieces))
-    return held.take(np.argsort(held.bars.ts, kind="stable"))
+    return until_ms, await around.neighbourhood(conn, claim.key, held, span.start_ms, until_ms)
 
 
 async def _purge(conn: Connection, claim: Claim, start_ms: int, until_ms: int) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from services.ingest.quality import ABSENT
-from services.ingest.store.instants import from_ms, from_us, to_ms, to_us
+from services.ingest.store.instants import days_before, from_ms, from_us, to_ms, to_us
+from services.ingest.timeframes import DAY_MS
 
 if TYPE_CHECKING:
     from services.ingest.columns import IntArray
@@ -26,9 +27,10 @@ WHERE symbol_id = $1
 ORDER BY ts
 """
 
-# A bar that was not ABSENT is that of the newest answer that covered it.
+# A bar that was not ABSENT is that of the newest answer that covered it. One of many series answers its last day at its
+# fetch_time, and each day before a day sooner.
 ANSWERS = """
-SELECT asked_from, asked_to, fetch_time
+SELECT asked_from, asked_to, fetch_time, false AS of_many
 FROM ingest.writes
 WHERE symbol_id = $1
   AND timeframe = $2
@@ -36,7 +38,15 @@ WHERE symbol_id = $1
   AND commit_time IS NOT NULL
   AND asked_from <= $5
   AND asked_to > $4
-ORDER BY fetch_time
+UNION ALL
+SELECT asked_from, asked_to, fetch_time, true
+FROM ingest.writes
+WHERE symbol_id IS NULL
+  AND timeframe = $2
+  AND commit_time IS NOT NULL
+  AND asked_from <= $5
+  AND asked_to > $4
+  AND $1 = ANY (symbol_ids)
 """
 
 NOTE = """
@@ -87,5 +97,10 @@ async def _fetched(conn: Connection, claim: Claim, vanished: IntArray) -> list[o
     fetched = np.zeros(len(vanished), np.int64)
     for row in await conn.fetch(ANSWERS, *key, claim.fetch_time, first, last):
         covered = (vanished >= to_ms(row["asked_from"])) & (vanished < to_ms(row["asked_to"]))
-        fetched[covered] = to_us(row["fetch_time"])
+        times = np.full(len(vanished), to_us(row["fetch_time"]))
+        if row["of_many"]:
+            days = (to_ms(row["asked_to"]) - 1 - vanished) // DAY_MS
+            times = np.array([to_us(days_before(row["fetch_time"], day)) for day in days.tolist()], np.int64)
+        covered &= times < to_us(claim.fetch_time)
+        fetched[covered] = np.maximum(fetched, times)[covered]
     return [from_us(us) for us in fetched.tolist()]

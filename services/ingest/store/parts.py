@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from services.ingest.calendar import date_of, day_of
-from services.ingest.deletion import inside
+from services.ingest.columns import inside
 from services.ingest.merge import Answer, Held, Neighbourhood, Outcome, append, merge
 from services.ingest.quality import NO_CONTEXT, WINDOW, FlagArray, decode_tail, judge
 from services.ingest.store import origins, refused, rows
@@ -73,6 +73,7 @@ UNION ALL
  LIMIT {window})
 """
 
+# A version that the same write has made is changed in place.
 KEEP_VERSIONS = """
 INSERT INTO ingest.bar_revisions (
   ts, open, high, low, close, vwap, volume, symbol_id, trade_count, write_id, ended_write_id, timeframe, flags)
@@ -80,6 +81,7 @@ SELECT b.ts, b.open, b.high, b.low, b.close, b.vwap, b.volume, b.symbol_id, b.tr
        b.flags
 FROM unnest($4::timestamptz[]) AS u (ts)
 JOIN ingest.bars b ON b.symbol_id = $1 AND b.timeframe = $2 AND b.ts = u.ts
+WHERE b.write_id <> $3
 """
 
 CHANGE = """
@@ -108,6 +110,8 @@ WHERE symbol_id = $1
 
 MOST_STORED = 100_000
 """A part that would read more stored bars than this covers only their span: memory stays bounded."""
+
+Spans = list[tuple[int, int]]
 
 _VALUES = ("open", "high", "low", "close", "vwap", "volume", "trade_count")
 
@@ -179,7 +183,7 @@ async def _begin(conn: Connection, part: Part) -> asyncpg.Record | None:
 
 
 async def _write(conn: Connection, part: Part, head: asyncpg.Record, flags: FlagArray) -> Written:
-    part, newer = _without_void(part, head)
+    part, newer, bare = _without_void(part, head)
     last = head["last_ts"]
     held = part.bars.ts
     if not newer and (last is None or to_ms(last) < part.span.start_ms):
@@ -187,7 +191,7 @@ async def _write(conn: Connection, part: Part, head: asyncpg.Record, flags: Flag
     else:
         part, stored = await _read(conn, part)
         held = np.union1d(part.bars.ts, stored.own.bars.ts)
-        answer = Answer(part.bars, to_us(part.claim.fetch_time), newer)
+        answer = Answer(part.bars, to_us(part.claim.fetch_time), newer, bare)
         outcome = merge(answer, stored)
         await origins.note(conn, part.claim, outcome)
     await _store(conn, part.claim, outcome)
@@ -198,8 +202,8 @@ async def _write(conn: Connection, part: Part, head: asyncpg.Record, flags: Flag
     return Written(state, len(outcome.inserted), outcome.updated, outcome.unchanged, len(part.rejects), part.until_ms)
 
 
-def _without_void(part: Part, head: asyncpg.Record) -> tuple[Part, list[tuple[int, int]]]:
-    """Returns the part without what was deleted and stays so, and the spans of which something later is known."""
+def _without_void(part: Part, head: asyncpg.Record) -> tuple[Part, Spans, Spans]:
+    """Returns the part without what was deleted for good, the spans that later answers know, and which are bare."""
     span = part.span
     void = [(span.start_of(day_of(run.lower)), span.start_of(day_of(run.upper))) for run in head["void"]]
     ends = zip(head["newer_from"] or (), head["newer_to"] or (), strict=True)
@@ -207,7 +211,8 @@ def _without_void(part: Part, head: asyncpg.Record) -> tuple[Part, list[tuple[in
     if void:
         kept = np.flatnonzero(~inside(part.bars.ts, void))
         part = replace(part, bars=part.bars.take(kept))
-    return part, newer + void
+    bare = [span for span, partial in zip(newer, head["newer_partial"] or (), strict=True) if partial]
+    return part, newer + void, bare
 
 
 async def _read(conn: Connection, part: Part) -> tuple[Part, Neighbourhood]:
@@ -259,7 +264,7 @@ async def _store(conn: Connection, claim: Claim, outcome: Outcome) -> None:
     if len(outcome.inserted):
         pieces = rows.pieces(outcome.inserted, claim.key, claim.write_id)
         await conn.copy_to_table(
-            "bars", schema_name="ingest", columns=rows.COLUMNS, source=_each(pieces), format="binary"
+            "bars", schema_name="ingest", columns=rows.COLUMNS, source=each(pieces), format="binary"
         )
 
 
@@ -270,7 +275,7 @@ async def _bring_back(conn: Connection, part: Part, head: asyncpg.Record) -> Non
     await conn.execute(BRING_BACK, *key, date_of(first), date_of(max(first, end)), head["void"])
 
 
-async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 

@@ -31,6 +31,22 @@ WITH kept AS (
 SELECT count(*) FROM kept WHERE added
 """
 
+KEEP_MANY = """
+WITH kept AS (
+  INSERT INTO ingest.rejected_bars AS r (slice_id, symbol_id, timeframe, ticker, ts, reason, raw, raw_hash)
+  SELECT $1, u.symbol_id, $2, u.ticker, u.ts, u.reason, u.raw, u.raw_hash
+  FROM unnest($3::integer[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::bytea[])
+    AS u (symbol_id, ticker, ts, reason, raw, raw_hash)
+  ON CONFLICT (symbol_id, timeframe, reason, raw_hash) DO UPDATE
+  SET last_seen = clock_timestamp(), slice_id = excluded.slice_id
+  RETURNING r.symbol_id, r.xmax = 0 AS added
+)
+SELECT symbol_id, count(*) AS added
+FROM kept
+WHERE added
+GROUP BY symbol_id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
@@ -68,3 +84,24 @@ async def keep(conn: Connection, claim: Claim, refused: Sequence[Reject]) -> int
         [one.hash for one in once],
     )
     return added
+
+
+async def keep_many(
+    conn: Connection, slice_id: int, timeframe: int, refused: Sequence[tuple[int | None, str, Reject]]
+) -> dict[int | None, int]:
+    """Stores impossible bars of many series, with the provider's tickers; returns by symbol how many were new."""
+    if not refused:
+        return {}
+    once = list({(whose, one.reason, one.hash): (whose, ticker, one) for whose, ticker, one in refused}.values())
+    rows = await conn.fetch(
+        KEEP_MANY,
+        slice_id,
+        timeframe,
+        [whose for whose, _, _ in once],
+        [ticker for _, ticker, _ in once],
+        [one.time for _, _, one in once],
+        [one.reason for _, _, one in once],
+        [one.raw.replace("\x00", "\ufffd") for _, _, one in once],
+        [one.hash for _, _, one in once],
+    )
+    return {row["symbol_id"]: row["added"] for row in rows}

@@ -48,13 +48,19 @@ def pieces(held: Held, key: SeriesKey, write_id: int) -> Iterator[bytes]:
 
     In pieces, so that the server stores one while the next is made.
     """
+    yield from pieces_of_many(held, np.full(len(held), key.symbol_id), key.timeframe, write_id)
+
+
+def pieces_of_many(held: Held, symbol_ids: IntArray, timeframe: int, write_id: int) -> Iterator[bytes]:
+    """Yields bars of many series; symbol_ids says of each whose it is."""
     yield _HEADER
     for start in range(0, len(held), _PIECE_ROWS):
-        yield _encode(held.take(slice(start, start + _PIECE_ROWS)), key, write_id)
+        piece = slice(start, start + _PIECE_ROWS)
+        yield _encode(held.take(piece), symbol_ids[piece], timeframe, write_id)
     yield _TRAILER
 
 
-def _encode(held: Held, key: SeriesKey, write_id: int) -> bytes:
+def _encode(held: Held, symbol_ids: IntArray, timeframe: int, write_id: int) -> bytes:
     rows = np.empty(len(held), _ROW)
     rows["count"] = len(COLUMNS)
     for name in COLUMNS:
@@ -62,21 +68,31 @@ def _encode(held: Held, key: SeriesKey, write_id: int) -> bytes:
     rows["ts"] = (held.bars.ts - _EPOCH_MS) * 1000
     for name in (*_PRICES, "trade_count"):
         rows[name] = getattr(held.bars, name)
-    rows["symbol_id"], rows["timeframe"], rows["write_id"] = key.symbol_id, key.timeframe, write_id
+    rows["symbol_id"], rows["timeframe"], rows["write_id"] = symbol_ids, timeframe, write_id
     rows["flags"] = held.flags
     return rows.tobytes()
 
 
 def decode(data: bytes) -> Held:
     """Reads the bars of a whole binary COPY of these columns, in its order; raises ValueError if it is none."""
-    body = len(data) - len(_HEADER) - len(_TRAILER)
-    if body < 0 or body % _ROW.itemsize or not data.endswith(_TRAILER):
-        raise ValueError(f"{len(data)} bytes are no COPY of bars")
-    rows: NDArray[Any] = np.frombuffer(data, _ROW, body // _ROW.itemsize, len(_HEADER))
+    rows = _rows(data)
     ts: IntArray = rows["ts"].astype(np.int64) // 1000 + _EPOCH_MS
     prices = {name: rows[name].astype(np.float64) for name in _PRICES}
     bars = Columns(ts=ts, trade_count=rows["trade_count"].astype(np.int64), **prices)
     return Held(bars, rows["flags"].astype(np.int16))
+
+
+def symbol_ids(data: bytes) -> IntArray:
+    """Says of each bar of a whole binary COPY whose it is; raises ValueError if it is none."""
+    ids: IntArray = _rows(data)["symbol_id"].astype(np.int64)
+    return ids
+
+
+def _rows(data: bytes) -> NDArray[Any]:
+    body = len(data) - len(_HEADER) - len(_TRAILER)
+    if body < 0 or body % _ROW.itemsize or not data.endswith(_TRAILER):
+        raise ValueError(f"{len(data)} bytes are no COPY of bars")
+    return np.frombuffer(data, _ROW, body // _ROW.itemsize, len(_HEADER))
 
 
 def literal(ms: int) -> str:

@@ -1,0 +1,137 @@
+"""Adds up what a part of many series does, and says it to the function that ends the part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from services.ingest.calendar import date_of
+from services.ingest.columns import inside
+from services.ingest.store.instants import from_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from services.ingest.batches import Batch
+    from services.ingest.columns import Columns, IntArray
+    from services.ingest.merge import Held, Outcome
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a part adds to its series, an element each, and in all."""
+
+    inserted: list[int]
+    validated: list[int]
+    first: list[int | None]
+    last: list[int | None]
+    changed: list[bool]
+    tails: list[bytes | None]
+    updated: int = 0
+    unchanged: int = 0
+    touched: list[int] = field(default_factory=list)
+    superseded: dict[int, int] = field(default_factory=dict)
+    pieces: list[tuple[Held, IntArray]] = field(default_factory=list)
+    """Bars to be inserted, and whose they are."""
+    inserted_times: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    """Whose bars were inserted, and their times."""
+
+    @classmethod
+    def of(cls, count: int) -> Tally:
+        return cls([0] * count, [0] * count, [None] * count, [None] * count, [False] * count, [None] * count)
+
+    def add(self, at: int, symbol_id: int, outcome: Outcome) -> None:
+        """Adds what an answer changed in a series."""
+        new = outcome.inserted
+        self.inserted[at] += len(new)
+        self.validated[at] += outcome.validated
+        self.updated += outcome.updated
+        self.unchanged += outcome.unchanged
+        self.tails[at] = outcome.tail if outcome.tail is not None else self.tails[at]
+        if outcome.touched:
+            self.changed[at] = True
+            self.touched += outcome.touched
+        if len(new):
+            ends = (int(new.bars.ts[0]), int(new.bars.ts[-1]))
+            self.first[at] = min(ends[0], self.first[at] or ends[0])
+            self.last[at] = max(ends[1], self.last[at] or ends[1])
+            self.pieces.append((new, np.full(len(new), symbol_id)))
+
+    def lose(self, day: int, count: int) -> None:
+        """Adds bars of a day that later answers know otherwise."""
+        if count:
+            self.superseded[day] = self.superseded.get(day, 0) + count
+
+
+def superseded(bars: Columns, own: Held, later: Sequence[tuple[int, int]]) -> int:
+    """Counts the bars that later answers know otherwise."""
+    old = bars.take(np.flatnonzero(inside(bars.ts, later)))
+    at = np.searchsorted(own.bars.ts, old.ts)
+    known = at < len(own)
+    known[known] = own.bars.ts[at[known]] == old.ts[known]
+    same = old.take(np.flatnonzero(known)).same_values(own.bars.take(at[known]))
+    return len(old) - int(same.sum())
+
+
+def answered(part: Batch) -> tuple[list[int], list[int]]:
+    """Returns for each series the first day that it has a bar of, and the session after the last one."""
+    days, known = part.span.days(part.bars.ts), part.sessions.days
+    filled = np.diff(part.starts) > 0
+    first = np.full(len(part.symbol_ids), part.first_day)
+    end = first.copy()
+    first[filled] = days[part.starts[:-1][filled]]
+    last = days[part.starts[1:][filled] - 1] + 1
+    at = np.searchsorted(known, last)
+    end[filled] = np.where(at < len(known), known[np.minimum(at, len(known) - 1)], last)
+    return first.tolist(), end.tolist()
+
+
+def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]:
+    """Returns what ends a part, from the third argument of ingest.end_many on to the last but three."""
+    first, end = answered(part)
+    sessions, minutes = _sessions(part, tally)
+    return (
+        part.timeframe,
+        part.sessions.calendar,
+        part.symbol_ids.tolist(),
+        tally.inserted,
+        tally.validated,
+        new_rejects,
+        sessions,
+        tally.changed,
+        [None if ms is None else from_ms(ms) for ms in tally.first],
+        [None if ms is None else from_ms(ms) for ms in tally.last],
+        tally.tails,
+        [date_of(day) for day in first],
+        [date_of(day) for day in end],
+        *minutes,
+        tally.updated,
+        tally.unchanged,
+        len(part.rejects),
+        *((from_ms(min(tally.touched)), from_ms(max(tally.touched))) if tally.touched else (None, None)),
+        part.fetch_time,
+        from_ms(part.span.start_ms),
+        from_ms(part.span.end_ms),
+        part.partial,
+    )
+
+
+def _sessions(part: Batch, tally: Tally) -> tuple[list[int], tuple[list[Any], ...]]:
+    """Returns the sessions that daily bars add to each series; or of minutes series, days, bars and regular ones."""
+    count = len(part.symbol_ids)
+    if not tally.inserted_times:
+        return [0] * count, ([], [], [], [])
+    owners = np.searchsorted(part.symbol_ids, np.concatenate([whose for whose, _ in tally.inserted_times]))
+    ts = np.concatenate([times for _, times in tally.inserted_times])
+    days = part.span.days(ts)
+    if part.span.daily:
+        held = np.isin(days, part.sessions.days)
+        return np.bincount(owners[held], minlength=count).tolist(), ([], [], [], [])
+    pairs, at = np.unique(np.stack([owners, days]), axis=1, return_inverse=True)
+    at = at.reshape(-1)
+    regular = np.bincount(at, weights=part.sessions.regular(ts), minlength=pairs.shape[1]).astype(np.int64)
+    bars = np.bincount(at, minlength=pairs.shape[1])
+    whose = part.symbol_ids[pairs[0]].tolist()
+    return [0] * count, (whose, [date_of(day) for day in pairs[1].tolist()], bars.tolist(), regular.tolist())
