@@ -105,6 +105,11 @@ def outcome(backfill: Backfill | None) -> str:
         f"{done.bars_inserted:,} bars new, {done.bars_updated:,} corrected, {done.bars_unchanged:,} as held, "
         f"{done.bars_rejected:,} rejected, in {done.requests:,} requests"
     )
+    if backfill.state == Backfill.SUCCEEDED and not (done.bars_inserted or done.bars_updated):
+        return (
+            "Nothing is missing: every session that has closed was asked for, and those that came without bars were "
+            f"asked for again ({done.requests:,} requests)."
+        )
     if backfill.state == Backfill.SUCCEEDED:
         return f"Backfill done: {counts}."
     return f"Backfill {Backfill.State.Name(backfill.state)} ({backfill.error or backfill.pause_reason}): {counts}."

@@ -26,6 +26,12 @@ def test_the_outcome_is_one_line():
     assert outcome(done) == ("Backfill done: 14,404 bars new, 0 corrected, 2 as held, 1 rejected, in 20 requests.")
 
 
+def test_when_only_empty_sessions_were_asked_for_again_nothing_is_missing():
+    again = ingest_pb2.Backfill(state=ingest_pb2.Backfill.SUCCEEDED, progress=ingest_pb2.Progress(requests=3))
+    assert outcome(again).startswith("Nothing is missing: ")
+    assert outcome(again).endswith("(3 requests).")
+
+
 def test_a_backfill_that_failed_or_waits_says_why():
     waits = ingest_pb2.Backfill(state=ingest_pb2.Backfill.PAUSED, pause_reason="Unknown API Key", progress=DONE)
     assert outcome(waits).startswith("Backfill PAUSED (Unknown API Key): 14,404 bars new")

@@ -50,6 +50,7 @@ class Ingest:
     sql: asyncpg.Connection
     key: str
     server: Any
+    target: str = ""
 
     @property
     def stub(self) -> Any:
@@ -111,7 +112,7 @@ async def ingest_running(database: Any, auth_target: str, **variables: str) -> A
     async with serving(server) as target, grpc.aio.insecure_channel(target) as channel:
         conn = await asyncpg.connect(database.admin_url)
         try:
-            yield Ingest(channel, conn, key, server)
+            yield Ingest(channel, conn, key, server, target)
         finally:
             await conn.close()
 
