@@ -103,6 +103,11 @@ class Backfills(Part[R]):
         request = pb.GetBackfillRequest(backfill_id=backfill_id)
         return Call(_RPC + "GetBackfill", request, lambda answer: answer.backfill)
 
+    @operation
+    def status(self, *, stalest: int = 5) -> Call[pb.GetIngestStatusResponse]:
+        """Says how all of ingest is doing: queue, limiter, freshness, the series furthest behind, the database."""
+        return Call(_RPC + "GetIngestStatus", pb.GetIngestStatusRequest(stalest=stalest), lambda answer: answer)
+
     @listing
     def list(
         self, *, states: Word | Iterable[Word] = (), kinds: Word | Iterable[Word] = (), page_size: int = 0

@@ -1,4 +1,4 @@
-"""`mdw status`: are the services well, what is stored, what is under way."""
+"""`mdw status`: one screen: services, what is stored, queue, freshness, holes, limiter, schedule, standbys."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from mdw_client.errors import PermissionDenied
 from mdw_client.settings import PORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from mdw.ingest.v1 import ingest_pb2
     from mdw.symbols.v1 import symbols_pb2
 
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -29,7 +30,7 @@ _PATIENCE = 2.0
 @click.command(cls=base.Command)
 @click.pass_obj
 def status(app: base.App) -> int:
-    """Says whether the services are well, what is stored and what is under way."""
+    """Says whether the services are well, what is stored, how fresh it is and what is under way."""
     asked = {service: _ask(app, service) for service in PORTS}
     found = {service: health(call) for service, call in asked.items()}
     for service, (state, version) in found.items():
@@ -39,7 +40,7 @@ def status(app: base.App) -> int:
         else:
             app.print(f"{service:8} {target:32} {state} {version}".rstrip())
     well = all(state == SERVING for state, _ in found.values())
-    for service, show in (("symbols", _stored), ("ingest", _under_way)):
+    for service, show in (("symbols", _stored), ("ingest", _doing), ("ingest", _under_way)):
         if found[service][0] == SERVING:
             _unless_denied(app, show)
     return 0 if well else TRY_AGAIN
@@ -95,6 +96,51 @@ def _stored(app: base.App) -> None:
 
 def _behind(each: symbols_pb2.StaleSeries) -> tuple[str, str, str]:
     return each.ticker, base.timeframe(each.timeframe), f"{each.sessions_behind:,}"
+
+
+def _doing(app: base.App) -> None:
+    found, schedule = app.client.backfills.status(), app.client.schedule.get()
+    if app.as_json:
+        base.print_json(found)
+        base.print_json(schedule)
+        return
+    if found.series:
+        app.many(found.series, FRESHNESS, _fresh)
+    app.one(found, lambda: (*_lines(found), ("schedule", _planned(schedule))))
+
+
+FRESHNESS = ("class", "timeframe", "series#", "current#", "late#", "behind#", "empty#", "failed#", "sessions missing#")
+
+
+def _fresh(each: ingest_pb2.SeriesStatus) -> tuple[str, ...]:
+    counts = (each.series, each.current, each.late, each.behind, each.empty, each.failed, each.sessions_missing)
+    return base.asset_class(each.asset_class), base.timeframe(each.timeframe), *(f"{count:,}" for count in counts)
+
+
+def _lines(found: ingest_pb2.GetIngestStatusResponse) -> Iterator[tuple[str, str]]:
+    queue, limiter, database = found.queue, found.limiter, found.database
+    lost = f" ({queue.slices_lost:,} of them lost)" if queue.slices_lost else ""
+    waiting = f"{queue.slices_waiting:,} to be tried again, {queue.slices_held:,} held"
+    yield "queue", f"{queue.slices_pending:,} due, {waiting}, {queue.slices_running:,} running{lost}"
+    yield "last day", f"{queue.slices_succeeded:,} slices succeeded, {queue.slices_failed:,} failed"
+    limit = f"of {limiter.requests_per_minute:,} requests" if limiter.requests_per_minute else "requests, no limit,"
+    yield "limiter", f"{limiter.granted_last_minute:,} {limit} in the last minute"
+    yield "database", f"schema {database.schema_version}, {database.size_bytes / 1e9:.1f} GB"
+    yield "standbys", _standbys(database)
+
+
+def _standbys(database: ingest_pb2.DatabaseStatus) -> str:
+    if not database.synchronous:
+        return f"{database.standbys}, no commit waits for one: a failover could undo audit rows and revocations"
+    return f"{database.standbys}, each commit waits for one"
+
+
+def _planned(schedule: ingest_pb2.Schedule) -> str:
+    if schedule.paused:
+        return f"paused {schedule.note}".strip()
+    runs = [f"{each.next_session_date} at {base.time(each.next_run_time)}" for each in schedule.calendars]
+    last = [each.last_run.session_date for each in schedule.calendars if each.last_run.session_date]
+    return f"next {', '.join(runs) or 'nothing'}; last {', '.join(last) or 'none'}"
 
 
 def _under_way(app: base.App) -> None:

@@ -15,6 +15,7 @@ from services.ingest.scheduling import Scheduler
 from services.ingest.servicer import IngestServicer
 from services.ingest.serving_bars import add_bars
 from services.ingest.settings import IngestSettings
+from services.ingest.status import Status
 from services.ingest.store.coverage import CoverageStore
 from services.ingest.store.deletions import Deletions
 from services.ingest.store.jobs import Jobs
@@ -62,7 +63,7 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
         requests_per_minute=settings.polygon_requests_per_minute,
         workers=settings.workers,
     )
-    watching = Watching(jobs)
+    watching, figures = Watching(jobs), OverviewStore(db)
     symbols = SymbolStore(db)
     schedule = Schedule(db, server.recorder)
     scheduler = Scheduler(db=db, recorder=server.recorder, requests=requests, schedule=schedule, symbols=symbols)
@@ -78,12 +79,13 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
         scheduling=Scheduling(
             scheduler=scheduler, schedule=schedule, requests_per_minute=settings.polygon_requests_per_minute
         ),
+        status=Status(figures, requests_per_minute=settings.polygon_requests_per_minute),
         bulk=Bulk(symbols=symbols, starts=starts, deletions=Deletions(db, server.recorder, requests)),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)
     scheduler.add_to(server.background)
-    overview = Overview(OverviewStore(db), requests_per_minute=settings.polygon_requests_per_minute)
+    overview = Overview(figures, requests_per_minute=settings.polygon_requests_per_minute)
     overview.export(server.metrics)
     overview.add_to(server.background)
     housekeeping = Housekeeping(

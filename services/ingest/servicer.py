@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from services.ingest.bulk import Bulk
     from services.ingest.completeness import Completeness
     from services.ingest.schedule_calls import Scheduling
+    from services.ingest.status import Status
     from services.ingest.store.jobs import Job, Jobs
     from services.ingest.store.rejects import Rejects
     from services.ingest.store.starts import Started, Starts
@@ -55,6 +56,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         completeness: Completeness,
         scheduling: Scheduling,
         bulk: Bulk,
+        status: Status,
     ) -> None:
         self._symbols = symbols
         self._starts = starts
@@ -66,6 +68,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._completeness = completeness
         self._scheduling = scheduling
         self._bulk = bulk
+        self._status = status
 
     @scopes("ingest.write")
     async def StartBackfill(
@@ -217,6 +220,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     @scopes("ingest.delete")
     async def DeleteBars(self, request: ingest_pb2.DeleteBarsRequest, context: Any) -> ingest_pb2.DeleteBarsResponse:
         return await self._bulk.delete(request)
+
+    @scopes("ingest.read")
+    async def GetIngestStatus(
+        self, request: ingest_pb2.GetIngestStatusRequest, context: Any
+    ) -> ingest_pb2.GetIngestStatusResponse:
+        return await self._status.read(request)
 
     async def _asked_symbol(self, request: ingest_pb2.ListRejectedBarsRequest) -> int:
         """Returns the symbol's id, 0 if none is asked for."""

@@ -513,6 +513,34 @@ def test_status_says_what_is_stored_and_under_way(warehouse: Warehouse, ran) -> 
     assert "no backfill is under way" in found.out
 
 
+def test_status_says_how_ingest_is_doing(warehouse: Warehouse, ran) -> None:
+    _serve_health(warehouse, b"\x08\x01")
+    found = ingest_pb2.GetIngestStatusResponse()
+    found.queue.slices_pending, found.queue.slices_running, found.queue.slices_lost = 1_200, 2, 1
+    found.limiter.requests_per_minute, found.limiter.granted_last_minute = 5, 4
+    found.series.add(asset_class=STOCK, timeframe=DAY, series=77, current=70, sessions_missing=1_234)
+    found.database.schema_version, found.database.size_bytes, found.database.standbys = 12, 3_400_000_000, 2
+    schedule = ingest_pb2.GetScheduleResponse()
+    schedule.schedule.calendars.add(next_session_date="2024-05-02").last_run.session_date = "2024-05-01"
+    warehouse.answers |= {"GetIngestStatus": found, "GetSchedule": schedule}
+    out = ran("status").out
+    for text in (
+        "1,200 due, 0 to be tried again, 0 held, 2 running (1 of them lost)",
+        "4 of 5 requests in the last minute",
+        "schema 12, 3.4 GB",
+        "2, no commit waits for one: a failover could undo",
+        "next 2024-05-02",
+        "1,234",
+    ):
+        assert text in out
+    found.database.synchronous, found.limiter.requests_per_minute = True, 0
+    schedule.schedule.paused, schedule.schedule.note = True, "moving house"
+    out = ran("status").out
+    for text in ("2, each commit waits for one", "4 requests, no limit, in the last minute", "paused moving house"):
+        assert text in out
+    assert ran("status", "--json").status == 0
+
+
 def test_status_is_try_again_where_a_service_is_not_well(warehouse: Warehouse, ran) -> None:
     _serve_health(warehouse, b"\x08\x02")
     found = ran("status")

@@ -2279,3 +2279,401 @@ class ResumeScheduleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeScheduleResponse: _TypeAlias = ResumeScheduleResponse  # noqa: Y015
+
+@_typing.final
+class QueueStatus(_message.Message):
+    """Work that waits, is under way, or has ended in the last 24 hours."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLICES_PENDING_FIELD_NUMBER: _builtins.int
+    SLICES_WAITING_FIELD_NUMBER: _builtins.int
+    SLICES_HELD_FIELD_NUMBER: _builtins.int
+    SLICES_RUNNING_FIELD_NUMBER: _builtins.int
+    SLICES_LOST_FIELD_NUMBER: _builtins.int
+    SLICES_SUCCEEDED_FIELD_NUMBER: _builtins.int
+    SLICES_FAILED_FIELD_NUMBER: _builtins.int
+    SLICES_OUTSIDE_PLAN_FIELD_NUMBER: _builtins.int
+    SLICES_CANCELLED_FIELD_NUMBER: _builtins.int
+    BACKFILLS_PENDING_FIELD_NUMBER: _builtins.int
+    BACKFILLS_RUNNING_FIELD_NUMBER: _builtins.int
+    BACKFILLS_PAUSED_FIELD_NUMBER: _builtins.int
+    OLDEST_BACKFILL_TIME_FIELD_NUMBER: _builtins.int
+    slices_pending: _builtins.int
+    """Slices that are due."""
+    slices_waiting: _builtins.int
+    """Slices that are to be tried again later."""
+    slices_held: _builtins.int
+    """Slices of which all backfills are paused."""
+    slices_running: _builtins.int
+    """Slices that a worker has."""
+    slices_lost: _builtins.int
+    """Of these, slices whose worker has been silent for too long."""
+    slices_succeeded: _builtins.int
+    """Slices that succeeded in the last 24 hours."""
+    slices_failed: _builtins.int
+    """Slices that were given up in the last 24 hours."""
+    slices_outside_plan: _builtins.int
+    """Slices beyond the subscription in the last 24 hours."""
+    slices_cancelled: _builtins.int
+    """Slices that were cancelled in the last 24 hours."""
+    backfills_pending: _builtins.int
+    """Backfills that have not begun."""
+    backfills_running: _builtins.int
+    """Backfills under way."""
+    backfills_paused: _builtins.int
+    """Backfills that wait for an operator."""
+    @_builtins.property
+    def oldest_backfill_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest of those that are not paused was started."""
+
+    def __init__(
+        self,
+        *,
+        slices_pending: _builtins.int | None = ...,
+        slices_waiting: _builtins.int | None = ...,
+        slices_held: _builtins.int | None = ...,
+        slices_running: _builtins.int | None = ...,
+        slices_lost: _builtins.int | None = ...,
+        slices_succeeded: _builtins.int | None = ...,
+        slices_failed: _builtins.int | None = ...,
+        slices_outside_plan: _builtins.int | None = ...,
+        slices_cancelled: _builtins.int | None = ...,
+        backfills_pending: _builtins.int | None = ...,
+        backfills_running: _builtins.int | None = ...,
+        backfills_paused: _builtins.int | None = ...,
+        oldest_backfill_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backfills_paused", b"_backfills_paused", "_backfills_pending", b"_backfills_pending", "_backfills_running", b"_backfills_running", "_slices_cancelled", b"_slices_cancelled", "_slices_failed", b"_slices_failed", "_slices_held", b"_slices_held", "_slices_lost", b"_slices_lost", "_slices_outside_plan", b"_slices_outside_plan", "_slices_pending", b"_slices_pending", "_slices_running", b"_slices_running", "_slices_succeeded", b"_slices_succeeded", "_slices_waiting", b"_slices_waiting", "backfills_paused", b"backfills_paused", "backfills_pending", b"backfills_pending", "backfills_running", b"backfills_running", "oldest_backfill_time", b"oldest_backfill_time", "slices_cancelled", b"slices_cancelled", "slices_failed", b"slices_failed", "slices_held", b"slices_held", "slices_lost", b"slices_lost", "slices_outside_plan", b"slices_outside_plan", "slices_pending", b"slices_pending", "slices_running", b"slices_running", "slices_succeeded", b"slices_succeeded", "slices_waiting", b"slices_waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backfills_paused", b"_backfills_paused", "_backfills_pending", b"_backfills_pending", "_backfills_running", b"_backfills_running", "_slices_cancelled", b"_slices_cancelled", "_slices_failed", b"_slices_failed", "_slices_held", b"_slices_held", "_slices_lost", b"_slices_lost", "_slices_outside_plan", b"_slices_outside_plan", "_slices_pending", b"_slices_pending", "_slices_running", b"_slices_running", "_slices_succeeded", b"_slices_succeeded", "_slices_waiting", b"_slices_waiting", "backfills_paused", b"backfills_paused", "backfills_pending", b"backfills_pending", "backfills_running", b"backfills_running", "oldest_backfill_time", b"oldest_backfill_time", "slices_cancelled", b"slices_cancelled", "slices_failed", b"slices_failed", "slices_held", b"slices_held", "slices_lost", b"slices_lost", "slices_outside_plan", b"slices_outside_plan", "slices_pending", b"slices_pending", "slices_running", b"slices_running", "slices_succeeded", b"slices_succeeded", "slices_waiting", b"slices_waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backfills_paused: _TypeAlias = _typing.Literal["backfills_paused"]  # noqa: Y015
+    _WhichOneofArgType__backfills_paused: _TypeAlias = _typing.Literal["_backfills_paused", b"_backfills_paused"]  # noqa: Y015
+    _WhichOneofReturnType__backfills_pending: _TypeAlias = _typing.Literal["backfills_pending"]  # noqa: Y015
+    _WhichOneofArgType__backfills_pending: _TypeAlias = _typing.Literal["_backfills_pending", b"_backfills_pending"]  # noqa: Y015
+    _WhichOneofReturnType__backfills_running: _TypeAlias = _typing.Literal["backfills_running"]  # noqa: Y015
+    _WhichOneofArgType__backfills_running: _TypeAlias = _typing.Literal["_backfills_running", b"_backfills_running"]  # noqa: Y015
+    _WhichOneofReturnType__slices_cancelled: _TypeAlias = _typing.Literal["slices_cancelled"]  # noqa: Y015
+    _WhichOneofArgType__slices_cancelled: _TypeAlias = _typing.Literal["_slices_cancelled", b"_slices_cancelled"]  # noqa: Y015
+    _WhichOneofReturnType__slices_failed: _TypeAlias = _typing.Literal["slices_failed"]  # noqa: Y015
+    _WhichOneofArgType__slices_failed: _TypeAlias = _typing.Literal["_slices_failed", b"_slices_failed"]  # noqa: Y015
+    _WhichOneofReturnType__slices_held: _TypeAlias = _typing.Literal["slices_held"]  # noqa: Y015
+    _WhichOneofArgType__slices_held: _TypeAlias = _typing.Literal["_slices_held", b"_slices_held"]  # noqa: Y015
+    _WhichOneofReturnType__slices_lost: _TypeAlias = _typing.Literal["slices_lost"]  # noqa: Y015
+    _WhichOneofArgType__slices_lost: _TypeAlias = _typing.Literal["_slices_lost", b"_slices_lost"]  # noqa: Y015
+    _WhichOneofReturnType__slices_outside_plan: _TypeAlias = _typing.Literal["slices_outside_plan"]  # noqa: Y015
+    _WhichOneofArgType__slices_outside_plan: _TypeAlias = _typing.Literal["_slices_outside_plan", b"_slices_outside_plan"]  # noqa: Y015
+    _WhichOneofReturnType__slices_pending: _TypeAlias = _typing.Literal["slices_pending"]  # noqa: Y015
+    _WhichOneofArgType__slices_pending: _TypeAlias = _typing.Literal["_slices_pending", b"_slices_pending"]  # noqa: Y015
+    _WhichOneofReturnType__slices_running: _TypeAlias = _typing.Literal["slices_running"]  # noqa: Y015
+    _WhichOneofArgType__slices_running: _TypeAlias = _typing.Literal["_slices_running", b"_slices_running"]  # noqa: Y015
+    _WhichOneofReturnType__slices_succeeded: _TypeAlias = _typing.Literal["slices_succeeded"]  # noqa: Y015
+    _WhichOneofArgType__slices_succeeded: _TypeAlias = _typing.Literal["_slices_succeeded", b"_slices_succeeded"]  # noqa: Y015
+    _WhichOneofReturnType__slices_waiting: _TypeAlias = _typing.Literal["slices_waiting"]  # noqa: Y015
+    _WhichOneofArgType__slices_waiting: _TypeAlias = _typing.Literal["_slices_waiting", b"_slices_waiting"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backfills_paused) -> _WhichOneofReturnType__backfills_paused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backfills_pending) -> _WhichOneofReturnType__backfills_pending | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backfills_running) -> _WhichOneofReturnType__backfills_running | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_cancelled) -> _WhichOneofReturnType__slices_cancelled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_failed) -> _WhichOneofReturnType__slices_failed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_held) -> _WhichOneofReturnType__slices_held | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_lost) -> _WhichOneofReturnType__slices_lost | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_outside_plan) -> _WhichOneofReturnType__slices_outside_plan | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_pending) -> _WhichOneofReturnType__slices_pending | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_running) -> _WhichOneofReturnType__slices_running | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_succeeded) -> _WhichOneofReturnType__slices_succeeded | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slices_waiting) -> _WhichOneofReturnType__slices_waiting | None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015
+
+@_typing.final
+class LimiterStatus(_message.Message):
+    """What the provider's limit allows, and what was used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    GRANTED_LAST_MINUTE_FIELD_NUMBER: _builtins.int
+    requests_per_minute: _builtins.int
+    """Requests that may be sent in any minute; 0 means no limit."""
+    granted_last_minute: _builtins.int
+    """Requests that were granted in the last minute; 0 without a limit."""
+    def __init__(
+        self,
+        *,
+        requests_per_minute: _builtins.int | None = ...,
+        granted_last_minute: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_granted_last_minute", b"_granted_last_minute", "_requests_per_minute", b"_requests_per_minute", "granted_last_minute", b"granted_last_minute", "requests_per_minute", b"requests_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_granted_last_minute", b"_granted_last_minute", "_requests_per_minute", b"_requests_per_minute", "granted_last_minute", b"granted_last_minute", "requests_per_minute", b"requests_per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__granted_last_minute: _TypeAlias = _typing.Literal["granted_last_minute"]  # noqa: Y015
+    _WhichOneofArgType__granted_last_minute: _TypeAlias = _typing.Literal["_granted_last_minute", b"_granted_last_minute"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__granted_last_minute) -> _WhichOneofReturnType__granted_last_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
+
+Global___LimiterStatus: _TypeAlias = LimiterStatus  # noqa: Y015
+
+@_typing.final
+class SeriesStatus(_message.Message):
+    """Series that are to be kept fresh, of one class and timeframe: those of active symbols that are listed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    EMPTY_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    MOST_BEHIND_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SESSIONS_MISSING_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Their class."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """Their timeframe."""
+    series: _builtins.int
+    """All of them."""
+    empty: _builtins.int
+    """Without a bar."""
+    current: _builtins.int
+    """With a bar of the last closed session."""
+    late: _builtins.int
+    """One session behind."""
+    behind: _builtins.int
+    """More sessions behind."""
+    most_behind: _builtins.int
+    """Closed sessions after the last bar, of the series that is furthest behind."""
+    failed: _builtins.int
+    """With sessions that could not be had."""
+    sessions_missing: _builtins.int
+    """Sessions between the first and the last bar that are missing."""
+    def __init__(
+        self,
+        *,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        series: _builtins.int | None = ...,
+        empty: _builtins.int | None = ...,
+        current: _builtins.int | None = ...,
+        late: _builtins.int | None = ...,
+        behind: _builtins.int | None = ...,
+        most_behind: _builtins.int | None = ...,
+        failed: _builtins.int | None = ...,
+        sessions_missing: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_behind", b"_behind", "_current", b"_current", "_empty", b"_empty", "_failed", b"_failed", "_late", b"_late", "_most_behind", b"_most_behind", "_series", b"_series", "_sessions_missing", b"_sessions_missing", "behind", b"behind", "current", b"current", "empty", b"empty", "failed", b"failed", "late", b"late", "most_behind", b"most_behind", "series", b"series", "sessions_missing", b"sessions_missing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_behind", b"_behind", "_current", b"_current", "_empty", b"_empty", "_failed", b"_failed", "_late", b"_late", "_most_behind", b"_most_behind", "_series", b"_series", "_sessions_missing", b"_sessions_missing", "asset_class", b"asset_class", "behind", b"behind", "current", b"current", "empty", b"empty", "failed", b"failed", "late", b"late", "most_behind", b"most_behind", "series", b"series", "sessions_missing", b"sessions_missing", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__behind: _TypeAlias = _typing.Literal["behind"]  # noqa: Y015
+    _WhichOneofArgType__behind: _TypeAlias = _typing.Literal["_behind", b"_behind"]  # noqa: Y015
+    _WhichOneofReturnType__current: _TypeAlias = _typing.Literal["current"]  # noqa: Y015
+    _WhichOneofArgType__current: _TypeAlias = _typing.Literal["_current", b"_current"]  # noqa: Y015
+    _WhichOneofReturnType__empty: _TypeAlias = _typing.Literal["empty"]  # noqa: Y015
+    _WhichOneofArgType__empty: _TypeAlias = _typing.Literal["_empty", b"_empty"]  # noqa: Y015
+    _WhichOneofReturnType__failed: _TypeAlias = _typing.Literal["failed"]  # noqa: Y015
+    _WhichOneofArgType__failed: _TypeAlias = _typing.Literal["_failed", b"_failed"]  # noqa: Y015
+    _WhichOneofReturnType__late: _TypeAlias = _typing.Literal["late"]  # noqa: Y015
+    _WhichOneofArgType__late: _TypeAlias = _typing.Literal["_late", b"_late"]  # noqa: Y015
+    _WhichOneofReturnType__most_behind: _TypeAlias = _typing.Literal["most_behind"]  # noqa: Y015
+    _WhichOneofArgType__most_behind: _TypeAlias = _typing.Literal["_most_behind", b"_most_behind"]  # noqa: Y015
+    _WhichOneofReturnType__series: _TypeAlias = _typing.Literal["series"]  # noqa: Y015
+    _WhichOneofArgType__series: _TypeAlias = _typing.Literal["_series", b"_series"]  # noqa: Y015
+    _WhichOneofReturnType__sessions_missing: _TypeAlias = _typing.Literal["sessions_missing"]  # noqa: Y015
+    _WhichOneofArgType__sessions_missing: _TypeAlias = _typing.Literal["_sessions_missing", b"_sessions_missing"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__behind) -> _WhichOneofReturnType__behind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current) -> _WhichOneofReturnType__current | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__empty) -> _WhichOneofReturnType__empty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed) -> _WhichOneofReturnType__failed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__late) -> _WhichOneofReturnType__late | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__most_behind) -> _WhichOneofReturnType__most_behind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__series) -> _WhichOneofReturnType__series | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions_missing) -> _WhichOneofReturnType__sessions_missing | None: ...
+
+Global___SeriesStatus: _TypeAlias = SeriesStatus  # noqa: Y015
+
+@_typing.final
+class LateSeries(_message.Message):
+    """A series that is behind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    SESSIONS_BEHIND_FIELD_NUMBER: _builtins.int
+    symbol_id: _builtins.int
+    """The symbol."""
+    ticker: _builtins.str
+    """Its present ticker."""
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Its class."""
+    timeframe: _type_pb2.Timeframe.ValueType
+    """The timeframe."""
+    sessions_behind: _builtins.int
+    """Closed sessions after its last bar."""
+    def __init__(
+        self,
+        *,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        sessions_behind: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_class", b"asset_class", "sessions_behind", b"sessions_behind", "symbol_id", b"symbol_id", "ticker", b"ticker", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LateSeries: _TypeAlias = LateSeries  # noqa: Y015
+
+@_typing.final
+class DatabaseStatus(_message.Message):
+    """The database under all of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    STANDBYS_FIELD_NUMBER: _builtins.int
+    SYNCHRONOUS_FIELD_NUMBER: _builtins.int
+    schema_version: _builtins.int
+    """Version of its schema."""
+    size_bytes: _builtins.int
+    """Its size."""
+    standbys: _builtins.int
+    """Standbys that are connected."""
+    synchronous: _builtins.bool
+    """A commit waits for a standby. Without it a failover can undo audit rows of answered calls, and revocations."""
+    def __init__(
+        self,
+        *,
+        schema_version: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        standbys: _builtins.int | None = ...,
+        synchronous: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_standbys", b"_standbys", "_synchronous", b"_synchronous", "standbys", b"standbys", "synchronous", b"synchronous"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_standbys", b"_standbys", "_synchronous", b"_synchronous", "schema_version", b"schema_version", "size_bytes", b"size_bytes", "standbys", b"standbys", "synchronous", b"synchronous"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__standbys: _TypeAlias = _typing.Literal["standbys"]  # noqa: Y015
+    _WhichOneofArgType__standbys: _TypeAlias = _typing.Literal["_standbys", b"_standbys"]  # noqa: Y015
+    _WhichOneofReturnType__synchronous: _TypeAlias = _typing.Literal["synchronous"]  # noqa: Y015
+    _WhichOneofArgType__synchronous: _TypeAlias = _typing.Literal["_synchronous", b"_synchronous"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standbys) -> _WhichOneofReturnType__standbys | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__synchronous) -> _WhichOneofReturnType__synchronous | None: ...
+
+Global___DatabaseStatus: _TypeAlias = DatabaseStatus  # noqa: Y015
+
+@_typing.final
+class GetIngestStatusRequest(_message.Message):
+    """Asks how ingest is doing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STALEST_FIELD_NUMBER: _builtins.int
+    stalest: _builtins.int
+    """How many of the series that are furthest behind are named, at most 100. Absent means 5."""
+    def __init__(
+        self,
+        *,
+        stalest: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stalest", b"_stalest", "stalest", b"stalest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stalest", b"_stalest", "stalest", b"stalest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stalest: _TypeAlias = _typing.Literal["stalest"]  # noqa: Y015
+    _WhichOneofArgType__stalest: _TypeAlias = _typing.Literal["_stalest", b"_stalest"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stalest) -> _WhichOneofReturnType__stalest | None: ...
+
+Global___GetIngestStatusRequest: _TypeAlias = GetIngestStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetIngestStatusResponse(_message.Message):
+    """How ingest is doing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    LIMITER_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    STALEST_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queue(self) -> Global___QueueStatus:
+        """Work."""
+
+    @_builtins.property
+    def limiter(self) -> Global___LimiterStatus:
+        """The provider's limit."""
+
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesStatus]:
+        """Freshness and holes by class and timeframe."""
+
+    @_builtins.property
+    def stalest(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateSeries]:
+        """The series that are furthest behind, worst first; current ones are left out."""
+
+    @_builtins.property
+    def database(self) -> Global___DatabaseStatus:
+        """The database."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was read, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        queue: Global___QueueStatus | None = ...,
+        limiter: Global___LimiterStatus | None = ...,
+        series: _abc.Iterable[Global___SeriesStatus] | None = ...,
+        stalest: _abc.Iterable[Global___LateSeries] | None = ...,
+        database: Global___DatabaseStatus | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "limiter", b"limiter", "queue", b"queue", "read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "limiter", b"limiter", "queue", b"queue", "read_time", b"read_time", "series", b"series", "stalest", b"stalest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIngestStatusResponse: _TypeAlias = GetIngestStatusResponse  # noqa: Y015

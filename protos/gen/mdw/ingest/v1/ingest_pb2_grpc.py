@@ -125,6 +125,11 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsResponse.FromString,
                 _registered_method=True)
+        self.GetIngestStatus = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/GetIngestStatus',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetIngestStatusRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetIngestStatusResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -272,6 +277,14 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetIngestStatus(self, request, context):
+        """Says how all of it is doing: queue, limiter, freshness, holes, standbys. What an operator looks at first. Needs
+        `ingest.read`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -364,6 +377,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.DeleteBars,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsResponse.SerializeToString,
+            ),
+            'GetIngestStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIngestStatus,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetIngestStatusRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetIngestStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -853,6 +871,33 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/DeleteBars',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIngestStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/GetIngestStatus',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetIngestStatusRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.GetIngestStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

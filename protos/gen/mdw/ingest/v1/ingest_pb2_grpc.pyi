@@ -95,6 +95,10 @@ class IngestServiceStub:
     request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
     REQUEST_ID_REUSED.
     """
+    GetIngestStatus: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]
+    """Says how all of it is doing: queue, limiter, freshness, holes, standbys. What an operator looks at first. Needs
+    `ingest.read`.
+    """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -162,6 +166,10 @@ class IngestServiceAsyncStub(IngestServiceStub):
     validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
     request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
     REQUEST_ID_REUSED.
+    """
+    GetIngestStatus: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]  # type: ignore[assignment]
+    """Says how all of it is doing: queue, limiter, freshness, holes, standbys. What an operator looks at first. Needs
+    `ingest.read`.
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -335,6 +343,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
         request_id a repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, CALENDAR_HORIZON,
         REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetIngestStatus(
+        self,
+        request: _ingest_pb2.GetIngestStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.GetIngestStatusResponse, _abc.Awaitable[_ingest_pb2.GetIngestStatusResponse]]:
+        """Says how all of it is doing: queue, limiter, freshness, holes, standbys. What an operator looks at first. Needs
+        `ingest.read`.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
