@@ -1,4 +1,4 @@
-"""make status: what make run has started, and whether it is healthy."""
+"""make status: what make run has started, whether it is healthy, and what `mdw status` says of it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,25 @@ async def status(state: State) -> int:
 def main() -> int:
     """Prints the state of the stack."""
     try:
-        return asyncio.run(status(State.from_environment(os.environ)))
+        state = State.from_environment(os.environ)
+        code = asyncio.run(status(state))
+        if code == 0:
+            show(state)
     except StateError as error:
         print(error, file=sys.stderr)
         return 1
+    return code
+
+
+def show(state: State) -> None:
+    """Prints the operator's screen, read over gRPC with the admin key."""
+    from mdw_client.cli.app import run  # noqa: PLC0415 - most of its time is spent on imports
+
+    addresses = state.running().get("addresses", {})
+    os.environ |= {f"MDW_{service.upper()}_TARGET": address for service, address in addresses.items()}
+    os.environ["MDW_KEY_FILE"] = str(state.admin_key)
+    sys.stdout.flush()
+    run(["status"])
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, dict[str, Any]]] = 
     ("backfills.pause", ("b", "lunch"), {}, "PauseBackfill", {"reason": "lunch", **JOB}),
     ("backfills.resume", ("b",), {}, "ResumeBackfill", JOB),
     ("backfills.cancel", ("b",), {}, "CancelBackfill", JOB),
+    ("backfills.status", (), {"stalest": 7}, "GetIngestStatus", {"stalest": 7}),
     ("backfills.retry", ("b",), {}, "RetryBackfill", JOB),
     (
         "bars.delete",
