@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: c62213740fd4f073dcd260db333877e79cdf87db06ff4f80baf65c707f2746be
+-- files: 9c43b568f96743cd94d7fd84aa30046d72d194cc528e18d4019ddce083a24e66
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -970,7 +970,7 @@ BEGIN
   ), asked AS (
     SELECT c.session_date, c.ordinal, o.asks, o.counts_from, o.next_ask_time, o.gave_up_reason,
            o.asks IS NULL OR o.counts_from <= v_now AS counts,
-           c.session_date >= v_now::date - 14 AND coalesce(v_last, '-infinity') >= v_now::date - 14 AS fresh
+           c.session_date >= v_now::date - 14 AND coalesce(v_last, v_from) >= v_now::date - 14 AS fresh
     FROM unnest(v_bare) AS b (session_date)
     JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date = b.session_date
     LEFT JOIN old o ON b.session_date BETWEEN o.first_date AND o.last_date

@@ -120,7 +120,7 @@ BEGIN
   ), asked AS (
     SELECT c.session_date, c.ordinal, o.asks, o.counts_from, o.next_ask_time, o.gave_up_reason,
            o.asks IS NULL OR o.counts_from <= v_now AS counts,
-           c.session_date >= v_now::date - 14 AND coalesce(v_last, '-infinity') >= v_now::date - 14 AS fresh
+           c.session_date >= v_now::date - 14 AND coalesce(v_last, v_from) >= v_now::date - 14 AS fresh
     FROM unnest(v_bare) AS b (session_date)
     JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date = b.session_date
     LEFT JOIN old o ON b.session_date BETWEEN o.first_date AND o.last_date

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class Completeness:
         for facts in await self._store.read(rest[:size], terms.timeframe, terms.first, terms.end):
             calendar = calendars[calendar_of(facts.symbol.asset_class)]
             over = closed[calendar.calendar]
+            await asyncio.sleep(0)  # an account takes a millisecond or two
             answer.series.append(to_coverage(cover(facts, calendar, terms.first, min(terms.end, over), over)))
         if len(rest) > size:
             last = [rest[size - 1].symbol_id]

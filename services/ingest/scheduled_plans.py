@@ -61,11 +61,9 @@ def plan_scheduled(
     if asked_until is not None:
         first = min(first, bisect_left(days, asked_until))
     small = {one.slice_id for one in waiting}
-    asked_again = replace(
-        series, asked=(), outside_plan=(), open_slices=[one for one in series.open_slices if one.slice_id in small]
-    )
+    near = [one for one in series.open_slices if one.slice_id in small]
     planned = ScheduledPlan(
-        plan_series(asked_again, MISSING, days, days[first], end),
+        plan_series(replace(asked_anew(series), open_slices=near), MISSING, days, days[first], end),
         first=days[first],
         end=end,
         timeframes={series.timeframe},
@@ -74,6 +72,11 @@ def plan_scheduled(
     planned.plan.skipped.clear()
     _lengthen(planned, days, waiting)
     return planned
+
+
+def asked_anew(series: Series) -> Series:
+    """Returns a series as if it had never been asked; what was deleted stays so."""
+    return replace(series, asked=(), outside_plan=())
 
 
 def _lengthen(planned: ScheduledPlan, days: Sequence[int], waiting: Sequence[Waiting]) -> None:

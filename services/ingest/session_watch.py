@@ -8,7 +8,7 @@ from enum import IntEnum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from services.ingest.coverage import UNEXPECTED, cover
+from services.ingest.coverage import UNEXPECTED, Why, cover
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from services.ingest.store.symbols import Symbol
 
 POLL_SECONDS = 1.0
+IDLE_POLLS = 5
+"""So many times as long while nobody works on what is missing."""
+
+_YIELD_EVERY = 200
+"""Series accounted for before other calls get their turn."""
 
 
 class Stage(IntEnum):
@@ -73,21 +78,28 @@ class SessionWatch:
             if lacking != told:
                 yield Look(Stage.WAITING, expected, lacking)
                 told = lacking
-            began = monotonic()
-            await asyncio.sleep(max(0.0, min(self._seconds, until - began)))
+            await _sleep(self._pause(lacking), until)
             began = monotonic()
             waiting, lacking = await self._look([one.symbol for one in lacking])
             # Who turned out not to be listed that day is waited for no longer.
             expected -= len(told) - waiting
-            # Looking at very many never takes more than a tenth of the time.
-            await asyncio.sleep(max(0.0, min(9 * (monotonic() - began), until - monotonic())))
+            if lacking:
+                # Looking at very many never takes more than a tenth of the time.
+                await _sleep(9 * (monotonic() - began), until)
         yield Look(Stage.INCOMPLETE if lacking else Stage.COMPLETE, expected, lacking)
+
+    def _pause(self, lacking: Sequence[Lack]) -> float:
+        busy = any(one.hole.why == Why.IN_PROGRESS for one in lacking)
+        return self._seconds if busy else self._seconds * IDLE_POLLS
 
     async def _look(self, symbols: Sequence[Symbol]) -> tuple[int, list[Lack]]:
         """Returns how many of the symbols are waited for, and which of them lack the session."""
         closed = await self._store.closed_days()
         expected, lacking = 0, []
-        for facts in await self._store.read(symbols, self._timeframe, self._day, self._day + 1):
+        known = await self._store.read(symbols, self._timeframe, self._day, self._day + 1)
+        for position, facts in enumerate(known):
+            if position % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
             calendar = self._calendars[facts.symbol.symbol_id]
             found = cover(facts, calendar, self._day, self._day + 1, closed[calendar.calendar])
             reasons = [*found.holes, *found.doubtful]
@@ -95,3 +107,7 @@ class SessionWatch:
                 expected += 1
                 lacking += [Lack(facts.symbol, hole) for hole in reasons[:1]]
         return expected, lacking
+
+
+async def _sleep(seconds: float, until: float) -> None:
+    await asyncio.sleep(max(0.0, min(seconds, until - monotonic())))

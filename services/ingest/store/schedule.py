@@ -99,7 +99,12 @@ WHERE paused <> $1
 """
 
 HAS_DUE_SUSPECTS = """
-SELECT EXISTS (SELECT FROM ingest.suspects WHERE next_ask_time <= coalesce($1, clock_timestamp()))
+SELECT EXISTS (
+  SELECT FROM ingest.suspects s
+  JOIN symbols.ticker_spans t USING (symbol_id)
+  WHERE s.next_ask_time <= coalesce($1, clock_timestamp())
+    AND t.active
+)
 """
 
 # As store.starts.QUEUE counts: 600 minutes a session of a stock, 50,000 bars a request.
@@ -196,7 +201,7 @@ class Schedule:
             return await read_jobs(conn, backfill_ids)
 
     async def has_due_suspects(self, now: datetime | None) -> bool:
-        """Says whether any session in doubt is to be asked for again."""
+        """Says whether any session in doubt of an active symbol is to be asked for again."""
         return bool(await self._db.fetchval(HAS_DUE_SUSPECTS, now))
 
     async def requests(self) -> int:

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from services.ingest.calendar import date_of, day_of
-from services.ingest.planner import REFETCH, plan_series
-from services.ingest.scheduled_plans import ScheduledPlan, Waiting, fits_one_request, plan_scheduled, spans_to_ask
+from services.ingest.planner import MISSING, REFETCH, plan_series
+from services.ingest.scheduled_plans import (
+    ScheduledPlan,
+    Waiting,
+    asked_anew,
+    fits_one_request,
+    plan_scheduled,
+    spans_to_ask,
+)
 from services.ingest.store.known import Ask, read_known
 from services.ingest.store.sessions import calendar_of
 from services.ingest.store.starts import INSERT_JOB, insert_plan
@@ -161,10 +168,9 @@ async def _plan_suspects(
     planned = ScheduledPlan()
     for (symbol_id, timeframe), spans in runs.items():
         symbol = symbols[symbol_id]
+        series = asked_anew(known.series(symbol, timeframe))
         for first, end in spans_to_ask(spans, symbol.asset_class, timeframe):
-            plan = plan_series(
-                known.series(symbol, timeframe), REFETCH, days[calendar_of(symbol.asset_class)], first, end
-            )
+            plan = plan_series(series, MISSING, days[calendar_of(symbol.asset_class)], first, end)
             planned.add(ScheduledPlan(plan, first=first, end=end, timeframes={timeframe}))
     planned.plan.shared = list(dict.fromkeys(planned.plan.shared))
     return planned
