@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.reading.answers import Question
 from services.ingest.reading.listing import Place, list_bars
-from services.ingest.reading.messages import to_bars, to_opening, to_receipt, to_unresolved
+from services.ingest.reading.messages import to_bars, to_opening, to_receipt, to_unresolved, trailer
 from services.ingest.reading.pages import Position
 from services.ingest.reading.questions import Terms, known, stored_timeframe_of, terms_of, time_of
 from services.ingest.reading.receipts import Receipt
 from services.ingest.resolving import Resolution, Unresolved, Wanted, resolve
 from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS
-from services.kit import checks
+from services.kit import calls, checks
 from services.kit.errors import InvalidArgument
 from services.kit.paging import page_size
 from services.kit.scopes import scopes
@@ -66,7 +66,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
             next_page_token=self._next_token(request, snapshot, listed.next),
             symbol_id=found.symbols[0].symbol_id if request.ticker or request.symbol_id else 0,
             as_of=checks.timestamp(snapshot.as_of),
-            receipt=to_receipt(receipt),
+            receipt=_signed_off(receipt),
             unresolved=[to_unresolved(one) for one in found.unresolved],
         )
         for symbol, block in listed.blocks:
@@ -93,7 +93,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
             async for message in messages:
                 yield cast("bars_pb2.StreamBarsResponse", message)  # its bytes: the kit writes them as they are
         await self._account(receipt, question, found.symbols)
-        yield bars_pb2.StreamBarsResponse(receipt=to_receipt(receipt))
+        yield bars_pb2.StreamBarsResponse(receipt=_signed_off(receipt))
 
     @scopes("bars.read")
     async def GetLatestBars(
@@ -110,7 +110,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         blocks = await self._reader.latest(question, found.symbols, receipt)
         await self._account(receipt, question, found.symbols)
         answer = bars_pb2.GetLatestBarsResponse(
-            unresolved=[to_unresolved(one) for one in found.unresolved], receipt=to_receipt(receipt)
+            unresolved=[to_unresolved(one) for one in found.unresolved], receipt=_signed_off(receipt)
         )
         for symbol, block in zip(found.symbols, blocks, strict=True):
             bars = await self._messages(symbol, block, timeframe)
@@ -176,6 +176,14 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
         if moment > snapshot.as_of:
             raise InvalidArgument("changed_since", "is later than as_of, or than the newest write")
         return await self._reader.snapshot(moment)
+
+
+def _signed_off(receipt: Receipt) -> bars_pb2.Receipt:
+    """Returns a receipt for the answer, and repeats it in the call's trailers."""
+    message, call = to_receipt(receipt), calls.present()
+    if call is not None:
+        call.trailers = (trailer(message),)
+    return message
 
 
 def _question(terms: Terms, snapshot: Snapshot, *, newest_first: bool) -> Question:

@@ -276,7 +276,7 @@ class Answering:
             await asyncio.sleep(call.start + DENIAL_SECONDS - time.monotonic())
         if error is not None:
             await status.abort(context, error, VERSION_METADATA)
-        context.set_trailing_metadata((VERSION_METADATA,))
+        context.set_trailing_metadata((VERSION_METADATA, *call.trailers))
 
     async def _settle(
         self, call: Call, method: Method | None, error: MdwError | None, *, wait: bool

@@ -51,6 +51,9 @@ class Call:
     ended_by: MdwError | None = None
     """Why the kit itself ended a stream."""
 
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    """Metadata behind an answer that succeeds; together well below 8 KiB, which clients take at most."""
+
     def __init__(self, *, method: str, scopes: tuple[str, ...] = (), peer: str = "", request_id: str = "") -> None:
         self.method = method
         self.scopes = scopes

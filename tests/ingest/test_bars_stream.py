@@ -19,6 +19,7 @@ from mdw.type.v1 import type_pb2
 from services.ingest.columns import Columns
 from services.ingest.reading import pump, streams
 from services.ingest.reading.blocks import Block
+from services.ingest.reading.messages import RECEIPT_TRAILER, trailer
 from services.ingest.reading.wire import CHUNK, chunk
 from tests.ingest.bars_support import COLUMNS, at, bars_serving, refused, to_time
 from tests.ingest.history import CRYPTO, ETF, MINUTE, History, Row, day, days
@@ -61,6 +62,32 @@ async def test_columns_hold_what_was_written(history, bars):
     assert only.trade_count[1] == -1
     assert (answer.receipt.bars, list(answer.receipt.symbol_ids)) == (2, [aapl])
     assert answer.receipt.as_of == answer.opening.as_of
+
+
+async def test_receipts_are_repeated_in_the_trailers_of_every_call(history, bars):
+    await history.write(await history.symbol("AAPL"), days("2024-01-01", [1, 2]))
+    stream = bars.stream(tickers=["AAPL"], timeframe=D1)
+    messages = [message async for message in stream]
+    listed = bars.stub.ListBars(bars_pb2.ListBarsRequest(ticker="AAPL", timeframe=D1), metadata=bars.metadata)
+    latest = bars.stub.GetLatestBars(
+        bars_pb2.GetLatestBarsRequest(tickers=["AAPL"], timeframe=D1), metadata=bars.metadata
+    )
+    for call, receipt in (
+        (stream, messages[-1].receipt),
+        (listed, (await listed).receipt),
+        (latest, (await latest).receipt),
+    ):
+        assert receipt.HasField("as_of")
+        assert dict(await call.trailing_metadata())[RECEIPT_TRAILER] == receipt.SerializeToString()
+
+
+def test_a_receipt_leaves_lists_out_of_its_trailer_that_metadata_has_no_room_for():
+    receipt = bars_pb2.Receipt(bars=7, symbol_ids=range(1, 1_001))
+    assert bars_pb2.Receipt.FromString(trailer(receipt)[1]) == receipt
+    receipt.empty_series.extend(bars_pb2.EmptySeries(symbol_id=1, ticker="AAPL") for _ in range(1_000))
+    assert bars_pb2.Receipt.FromString(trailer(receipt)[1]) == bars_pb2.Receipt(bars=7, symbol_ids=range(1, 1_001))
+    receipt.symbol_ids.extend(range(20_000))
+    assert bars_pb2.Receipt.FromString(trailer(receipt)[1]) == bars_pb2.Receipt(bars=7)
 
 
 async def test_symbols_come_one_after_the_other_in_the_order_asked_for(history, bars):

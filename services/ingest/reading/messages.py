@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from services.ingest.timeframes import Timeframe
 
 MAX_EMPTY = 1_000
+RECEIPT_TRAILER = "x-mdw-receipt-bin"
+# Clients take at most 8 KiB of metadata, in which binary values grow by a third.
+_TRAILER_BYTES = 4_400
 _TOLD = ("SYMBOL_AMBIGUOUS", "AS_OF_PURGED")
 # A page of 10,000 bars takes a tenth of a second: other calls get their turn in between.
 _TURN = 500
@@ -106,3 +109,13 @@ def to_receipt(receipt: Receipt) -> bars_pb2.Receipt:
             for symbol, reason in receipt.empty[:MAX_EMPTY]
         ],
     )
+
+
+def trailer(receipt: bars_pb2.Receipt) -> tuple[str, bytes]:
+    """Returns a receipt as metadata, without those of its lists that are too long for it."""
+    short = bars_pb2.Receipt()
+    short.CopyFrom(receipt)
+    for name in ("empty_series", "symbol_ids"):
+        if short.ByteSize() > _TRAILER_BYTES:
+            short.ClearField(name)  # type: ignore[arg-type]
+    return RECEIPT_TRAILER, short.SerializeToString()
