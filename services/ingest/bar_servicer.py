@@ -221,6 +221,7 @@ def _wanted_in_list(request: bars_pb2.ListBarsRequest) -> Wanted:
         asset_class=request.asset_class,
         symbol_ids=[request.symbol_id] if request.symbol_id else request.symbol_ids,
         all_active=request.all_active,
+        tickers_field="ticker" if request.ticker else "tickers",
     )
 
 

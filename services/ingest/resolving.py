@@ -30,6 +30,8 @@ class Wanted:
     asset_class: int = 0
     symbol_ids: Sequence[int] = ()
     all_active: bool = False
+    tickers_field: str = "tickers"
+    """What the request calls the field that the tickers stand in."""
 
     def check(self, maximum: int = MAX_SYMBOLS) -> None:
         """Raises InvalidArgument unless the symbols are named in one way and are not too many."""
@@ -85,7 +87,10 @@ async def resolve_one(store: SymbolStore, ticker: str, asset_class: int, symbol_
     if symbol_id and asset_class:
         raise InvalidArgument("asset_class", "goes with a ticker, not with a symbol_id")
     wanted = Wanted(
-        tickers=[ticker] if ticker else (), asset_class=asset_class, symbol_ids=[symbol_id] if symbol_id else ()
+        tickers=[ticker] if ticker else (),
+        asset_class=asset_class,
+        symbol_ids=[symbol_id] if symbol_id else (),
+        tickers_field="ticker",
     )
     return (await resolve(store, wanted)).symbols[0]
 
@@ -106,7 +111,7 @@ async def _by_ids(store: SymbolStore, symbol_ids: Sequence[int]) -> Resolution:
 
 
 async def _by_tickers(store: SymbolStore, wanted: Wanted) -> Resolution:
-    meanings = [_meanings(text, wanted.asset_class) for text in wanted.tickers]
+    meanings = [_meanings(text, wanted) for text in wanted.tickers]
     spelled = {meaning.ticker for found in meanings if not isinstance(found, MdwError) for meaning in found}
     holders: dict[str, list[Symbol]] = {}
     for symbol in await store.by_tickers(sorted(spelled)):
@@ -122,11 +127,11 @@ async def _by_tickers(store: SymbolStore, wanted: Wanted) -> Resolution:
     return resolution
 
 
-def _meanings(text: str, asset_class: int) -> tuple[tickers.Spelling, ...] | MdwError:
+def _meanings(text: str, wanted: Wanted) -> tuple[tickers.Spelling, ...] | MdwError:
     try:
-        return tickers.readings(text, asset_class)
+        return tickers.readings(text, wanted.asset_class)
     except tickers.TickerError as broken:
-        return InvalidArgument("ticker", str(broken))
+        return InvalidArgument(wanted.tickers_field, str(broken))
 
 
 def _pick(text: str, meanings: Sequence[tickers.Spelling], holders: dict[str, list[Symbol]]) -> Symbol | MdwError:

@@ -241,7 +241,7 @@ async def test_a_bad_request_names_all_its_fields(ingest):
 
 async def test_a_text_that_is_no_ticker_is_an_invalid_field(ingest):
     error = await ingest.failure("StartBackfill", tickers=["no such thing!"], timeframes=[DAY])
-    assert violations(error) == ["ticker"]
+    assert violations(error) == ["tickers"]
 
 
 async def test_an_unknown_symbol_is_not_found_and_an_inactive_one_is_refused(ingest):
