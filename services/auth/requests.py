@@ -69,10 +69,10 @@ def expire_time(value: Timestamp, field: str = "expire_time") -> datetime:
 
 
 def overlap(value: Duration) -> timedelta:
-    span = timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000)
-    if not timedelta(0) <= span <= MAX_OVERLAP:
+    # Compared as a number first: a Duration may hold more than a timedelta.
+    if not 0 <= value.seconds <= MAX_OVERLAP.total_seconds() or not 0 <= value.nanos < 1_000_000_000:
         raise InvalidArgument("overlap", f"must be 0 to {MAX_OVERLAP.days} days")
-    return span
+    return min(timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000), MAX_OVERLAP)
 
 
 def update_paths(paths: Iterable[str], present: Iterable[str]) -> tuple[str, ...]:

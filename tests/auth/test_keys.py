@@ -258,6 +258,8 @@ async def test_bad_ids_masks_and_spans_are_named(root):
     ]
     assert violations(await refused(root.RotateKey(key_id=key_id, overlap={"seconds": -1}))) == ["overlap"]
     assert violations(await refused(root.RotateKey(key_id=key_id, overlap={"seconds": 10**9}))) == ["overlap"]
+    # More than a timedelta holds: this was INTERNAL.
+    assert violations(await refused(root.RotateKey(key_id=key_id, overlap={"seconds": 2**53}))) == ["overlap"]
     assert violations(await refused(root.ListKeys(page_size=-1))) == ["page_size"]
 
 
