@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from services.kit.settings import ClientSettings, ServiceSettings, SettingsError, secret
+from services.kit.settings import ClientSettings, ServiceSettings, SettingsError, check_database_url, secret
 
 MIN_RETENTION_DAYS = 1
 MAX_WORKERS = 256
@@ -31,6 +31,8 @@ class IngestSettings(ClientSettings, ServiceSettings):
 
     def check(self) -> None:
         super().check()
+        for url in self.read_database_urls:
+            check_database_url("READ_DATABASE_URLS", url)
         for name in ("slice_retention_days", "reject_retention_days"):
             if getattr(self, name) < MIN_RETENTION_DAYS:
                 raise SettingsError(f"{name.upper()}: {getattr(self, name)} is less than {MIN_RETENTION_DAYS}")

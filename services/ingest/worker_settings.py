@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.ingest.polygon import PAGE_BARS
-from services.kit.settings import Settings, SettingsError, check_address, secret
+from services.kit.settings import Settings, SettingsError, check_address, check_database_url, secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class WorkerSettings(Settings):
 
     def check(self) -> None:
         super().check()
+        check_database_url("DATABASE_URL", self.database_url)
         if not self.polygon_base_url.startswith(("http://", "https://")):
             raise SettingsError("POLYGON_BASE_URL: is no http:// or https:// URL")
         if self.polygon_requests_per_minute < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha._async import ReflectionServicer  # no public name 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from google.protobuf.descriptor import FileDescriptor
+
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = reflection.SERVICE_NAME
 _METHOD = "ServerReflectionInfo"
@@ -21,7 +23,7 @@ _METHOD = "ServerReflectionInfo"
 def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> tuple[str, ...]:
     """Serves both versions and returns their names; their messages are the same on the wire."""
     _register_v1()
-    servicer = ReflectionServicer([*services, V1, V1ALPHA])
+    servicer = ReflectionServicer([*services, V1, V1ALPHA], pool=_Pool())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -31,6 +33,21 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> tuple[st
         tuple(grpc.method_handlers_generic_handler(name, {_METHOD: handler}) for name in (V1, V1ALPHA))
     )
     return V1, V1ALPHA
+
+
+class _Pool:
+    """The default pool, which finds the file of a method, too: `grpcurl describe` asks for it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(descriptor_pool.Default(), name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - as protobuf names it
+        pool = descriptor_pool.Default()
+        try:
+            return pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return pool.FindServiceByName(service).methods_by_name[method].containing_service.file
 
 
 def _register_v1() -> None:

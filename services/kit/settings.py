@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_PORT = 65_535
+DATABASE_SCHEMES = ("postgres://", "postgresql://")
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -80,6 +81,7 @@ class ServiceSettings(Settings):
 
     def check(self) -> None:
         super().check()
+        check_database_url("DATABASE_URL", self.database_url)
         check_address("LISTEN_ADDRESS", self.listen_address)
         for name in ("health_address", "metrics_address"):
             if getattr(self, name):
@@ -157,6 +159,17 @@ def check_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > MAX_PORT:
         raise SettingsError(f"{name}: {address!r} is not host:port")
+
+
+def check_database_url(name: str, url: str) -> None:
+    """Raises SettingsError unless a URL is one of PostgreSQL's; its text, which holds a password, is not repeated."""
+    if not url.startswith(DATABASE_SCHEMES):
+        raise SettingsError(f"{name}: does not begin with postgresql://")
+    hosts = url.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].partition(":")[2]  # an IPv6 address stands in brackets
+        if port and not (port.isdigit() and 0 < int(port) <= MAX_PORT):
+            raise SettingsError(f"{name}: has no port between 1 and {MAX_PORT}; a password's @ : / are %40 %3A %2F")
 
 
 def check_files(settings: Settings, *names: str) -> None:

@@ -61,10 +61,11 @@ async def test_reflection_lists_services_without_a_key(rig, version):
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     names = {service.name for service in (await call.read()).list_services_response.service}
     assert {"mdw.ingest.v1.BarService", f"grpc.reflection.{version}.ServerReflection"} <= names
-    await call.write(
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"grpc.reflection.{version}.ServerReflection")
-    )
-    assert (await call.read()).file_descriptor_response.file_descriptor_proto
+    for symbol in (f"grpc.reflection.{version}.ServerReflection", "mdw.ingest.v1.BarService.ListBars"):
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+        assert (await call.read()).file_descriptor_response.file_descriptor_proto
+    await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="mdw.ingest.v1.BarService.NoSuch"))
+    assert (await call.read()).error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
     await call.done_writing()
 
 

@@ -32,6 +32,25 @@ def test_fields_are_read_from_variables_of_their_name():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@h:5432/d?sslmode=require",
+        "postgresql://u:p@a:1,b:2,c/d",
+        "postgres://u:p@[::1]:5432/d",
+        "postgresql:///d?host=/run/postgresql",
+    ],
+)
+def test_every_spelling_of_a_database_url_that_postgres_knows_is_taken(url):
+    assert Example.from_environment({**GOOD, "DATABASE_URL": url}).database_url == url
+
+
+def test_a_bad_database_url_is_not_repeated():
+    with pytest.raises(SettingsError) as caught:
+        Example.from_environment({**GOOD, "DATABASE_URL": "postgres://u:se@cret:1x@h:p/d"})
+    assert "cret" not in str(caught.value)
+
+
 def test_secrets_are_not_in_the_repr():
     assert "secret" not in repr(Example.from_environment(GOOD))
 
@@ -53,6 +72,10 @@ def test_secrets_are_not_in_the_repr():
         ("TLS_CLIENT_CA_FILE", "/nowhere/ca.pem"),
         ("KEY_MAX_STREAMS", "0"),
         ("DATABASE_URL", ""),
+        ("DATABASE_URL", "mysql://u:p@h/d"),
+        ("DATABASE_URL", "postgres://u:p@h:99999/d"),
+        ("DATABASE_URL", "postgres://u:p@h:1,g:x/d"),
+        ("DATABASE_URL", "postgres://u:p@[::1]:0/d"),
         ("SERVICE_KEY", ""),
     ],
 )
@@ -77,7 +100,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path):
 def test_a_service_key_file_is_read_each_time(tmp_path: Path):
     file = tmp_path / "key"
     file.write_text("mdw_one\n")
-    settings = Example.from_environment({"DATABASE_URL": "x", "SERVICE_KEY_FILE": str(file)})
+    settings = Example.from_environment({**GOOD, "SERVICE_KEY": "", "SERVICE_KEY_FILE": str(file)})
     assert settings.read_service_key() == "mdw_one"
     file.write_text("mdw_two\n")
     assert settings.read_service_key() == "mdw_two"

@@ -195,7 +195,7 @@ async def test_a_stranger_without_a_certificate_is_not_served(database, tmp_path
 
 
 def test_a_service_does_not_send_its_key_in_the_clear():
-    environ = {"DATABASE_URL": "x", "SERVICE_KEY": "x", "AUTH_TARGET": "auth.example.com:15051"}
+    environ = {"DATABASE_URL": "postgresql://h/d", "SERVICE_KEY": "x", "AUTH_TARGET": "auth.example.com:15051"}
     settings = SymbolsSettings.from_environment(environ)
     with pytest.raises(SettingsError, match=r"auth\.example\.com"):
         asyncio.run(build_symbols(settings))
