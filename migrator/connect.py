@@ -132,7 +132,7 @@ async def _open(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
         raise BadFiles.of("", f"a connection pooler answered: {error}", POOLER_HINT) from error
     except FATAL as error:
         raise BadFiles.of("", f"the database refuses the connection: {_plain(error)}") from error
-    except ValueError:  # its text may hold what was taken for a port, and was a piece of the password
+    except (ValueError, OverflowError):  # its text may hold what was taken for a port, and was a piece of the password
         hint = "it begins with postgresql://, and a password's @ : / are written %40 %3A %2F"
         raise BadFiles.of("", "the database URL is not understood", hint) from None
 

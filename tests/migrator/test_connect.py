@@ -124,7 +124,14 @@ async def test_a_pooler_that_shares_sessions_is_recognised_by_its_pid(
     assert not await exists(conn, "a")
 
 
-@pytest.mark.parametrize("url", ["mysql://me:secret@127.0.0.1/db", "postgresql://me:se@127.0.0.1:cret/db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:secret@127.0.0.1/db",
+        "postgresql://me:se@127.0.0.1:cret/db",
+        "postgresql://me:cret@127.0.0.1:99999/db",
+    ],
+)
 async def test_a_url_that_is_none_is_refused_and_not_repeated(one: Folder, url: str) -> None:
     with pytest.raises(BadFiles, match="URL is not understood") as caught:
         await up(url, one.path, options=QUICK)
