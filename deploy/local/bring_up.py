@@ -61,6 +61,8 @@ async def _database(stack: Stack, switches: Switches, say: Callable[[str], None]
 async def _make_logins(admin_url: str, passwords: Mapping[str, str], database: str = "") -> None:
     try:
         conn = await asyncpg.connect(admin_url, timeout=10)
+    except (ValueError, OverflowError):  # what asyncpg says of it may hold a piece of the password
+        raise StackError("DATABASE_URL: is not understood: postgresql://user:password@host:5432/name") from None
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise StackError(f"DATABASE_URL: no connection: {error}") from error
     try:

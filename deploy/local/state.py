@@ -56,6 +56,8 @@ class State:
     def prepare(self) -> None:
         """Makes the folder, for its owner's eyes alone; raises StateError."""
         try:
+            if self._holds_other_things():
+                raise StateError(f"{self.folder} holds other things: name an empty or a new folder with MDW_STATE")
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.chmod(0o700)  # what made it first, a benchmark for example, may have left it open
             (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -104,6 +106,12 @@ class State:
             (self.folder / "running.json").unlink(missing_ok=True)
         else:
             self._write_json(self.folder / "running.json", facts)
+
+    def _holds_other_things(self) -> bool:
+        """Whether this is a folder of somebody else's, which make clean-run would remove with all that is in it."""
+        if self.folder.name == DEFAULT_FOLDER or not self.folder.is_dir() or (self.folder / MARK).exists():
+            return False
+        return any(self.folder.iterdir())
 
     def remove(self) -> None:
         """Removes the folder and all that is in it; raises StateError."""

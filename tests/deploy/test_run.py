@@ -185,6 +185,7 @@ async def test_a_server_of_ones_own_is_used_and_a_terminal_gets_a_progress_bar(t
         ({"INGEST_WORKERS": "none"}, "make run: INGEST_WORKERS: 'none' is not a number between 1 and 64"),
         ({"MDW_STATE": "/proc/no"}, "make run: /proc/no cannot be written"),
         ({"DATABASE_URL": "postgresql://127.0.0.1:9/no"}, "make run: DATABASE_URL: no connection"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:99999/no"}, "make run: DATABASE_URL: is not understood"),
     ],
 )
 def test_what_goes_wrong_is_one_line(tmp_path, monkeypatch, capsys, environ, message):

@@ -28,6 +28,13 @@ def test_others_cannot_look_into_it(state):
     assert (state.folder / "passwords.json").stat().st_mode & 0o077 == 0
 
 
+def test_a_folder_that_holds_other_things_is_not_taken(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StateError, match="holds other things"):
+        State(tmp_path).prepare()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_passwords_are_made_once(state):
     first = state.passwords(("one", "two"))
     assert len(set(first.values())) == 2
