@@ -6,9 +6,10 @@ import asyncio
 import random
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.ingest.calendar import EVERY_DAY, XNYS, date_of, day_of
+from services.ingest.inquiries import AskLaterError
 from services.ingest.polygon import Question, next_start
 from services.ingest.polygon_errors import (
     GrantExpiredError,
@@ -29,11 +30,12 @@ from services.kit.log import get
 from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from services.ingest.calendar import Sessions
+    from services.ingest.inquiries import Inquiry
     from services.ingest.pages import Page
-    from services.ingest.polygon import Polygon
+    from services.ingest.polygon import Again, Polygon
     from services.ingest.store.limiter import Grant, Limiter
     from services.ingest.store.slices import Claim
     from services.kit.db import Database
@@ -43,6 +45,8 @@ log = get(__name__)
 DISK_FULL = "53100"
 # What Polygon's free plan reaches back to; it does not say the day.
 PLAN_YEARS = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +80,27 @@ class Fetcher:
         calendars: Mapping[str, Sessions],
         patience: Patience | None = None,
         tally: Tally | None = None,
+        inquiries: Mapping[int, Inquiry] | None = None,
         today: Callable[[], date] = today,
     ) -> None:
+        """Takes what works on slices of other kinds than RANGE, by kind."""
         self._db = db
         self._polygon = polygon
         self._limiter = limiter
         self._calendars = calendars
         self._patience = patience or Patience()
         self._tally = tally or Tally()
+        self._inquiries = dict(inquiries or {})
         self._today = today
-        self._request: asyncio.Task[tuple[Claim, Page]] | None = None
+        self._request: asyncio.Task[Any] | None = None
         self._interrupted = False
         self.troubles = 0
         """Passing failures in a row, of whatever slices: a provider that is down fails them all."""
+
+    @property
+    def kinds(self) -> list[int]:
+        """Returns the kinds of slices that it works on."""
+        return [slices.RANGE, *self._inquiries]
 
     def interrupt(self) -> None:
         """Breaks off a request under way, now and from now on; a part that is being written ends first."""
@@ -104,7 +116,10 @@ class Fetcher:
             await self._give_up(claim, slices.FAILED, claim.reason)
             return
         try:
-            await self._advance(claim, grant)
+            if claim.kind in self._inquiries:
+                await self._inquire(claim, grant)
+            else:
+                await self._advance(claim, grant)
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
@@ -117,6 +132,8 @@ class Fetcher:
         match error:
             case GrantExpiredError():
                 await slices.release(self._db, claim, reason=claim.reason, sent=False)
+            case AskLaterError():
+                await slices.release(self._db, claim, reason=str(error), wait=error.wait)
             case KeyRefusedError():
                 await self._pause(claim, str(error))
             case OutsidePlanError():
@@ -162,6 +179,22 @@ class Fetcher:
         if written.state in slices.ENDED:
             await finish_backfills(self._db, claim.slice_id)
 
+    async def _inquire(self, claim: Claim, grant: Grant) -> None:
+        """Brings a slice of another kind on by an answer."""
+
+        async def ask(target: str) -> tuple[Claim, bytes]:
+            return await self._ask(claim, lambda again: self._polygon.body(target, sent_by=grant.sent_by, again=again))
+
+        state = await self._inquiries[claim.kind].advance(claim, ask)
+        self.troubles = 0
+        if state is None:
+            self._tally.lease_losses += 1
+            log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
+            return
+        self._tally.ended(state)
+        if state in slices.ENDED:
+            await finish_backfills(self._db, claim.slice_id)
+
     def _span(self, claim: Claim) -> SliceSpan:
         calendar = self._calendars[EVERY_DAY if claim.asset_class == CRYPTO else XNYS]
         cursor = None if claim.cursor is None else to_ms(claim.cursor)
@@ -169,6 +202,11 @@ class Fetcher:
 
     async def _fetch(self, claim: Claim, span: SliceSpan, grant: Grant) -> tuple[Claim, Page]:
         """Returns a page, and the claim with the time at which it was asked for."""
+        question = Question(claim.provider_ticker, span.timeframe, span.start_ms, span.end_ms)
+        return await self._ask(claim, lambda again: self._polygon.page(question, sent_by=grant.sent_by, again=again))
+
+    async def _ask(self, claim: Claim, send: Callable[[Again], Awaitable[T]]) -> tuple[Claim, T]:
+        """Returns an answer, and the claim with the time at which it was asked for; may be interrupted."""
         if self._interrupted:
             raise asyncio.CancelledError
 
@@ -179,15 +217,15 @@ class Fetcher:
             claim = noted or claim
             return more.sent_by if more and noted else None
 
-        async def ask() -> tuple[Claim, Page]:
-            question = Question(claim.provider_ticker, span.timeframe, span.start_ms, span.end_ms)
+        async def ask() -> tuple[Claim, T]:
             with self._tally.asking():
-                page = await self._polygon.page(question, sent_by=grant.sent_by, again=again)
-            return claim, page
+                answer = await send(again)
+            return claim, answer
 
-        self._request = asyncio.ensure_future(ask())
+        request = asyncio.ensure_future(ask())
+        self._request = request
         try:
-            return await self._request
+            return await request
         finally:
             self._request = None
 
@@ -208,6 +246,9 @@ class Fetcher:
 
     async def _leave_out(self, claim: Claim, error: OutsidePlanError) -> None:
         """Ends a slice that the subscription does not cover; one that is merely too old goes on two years back."""
+        if claim.kind in self._inquiries:
+            await self._close(claim, slices.OUTSIDE_PLAN, str(error))
+            return
         span = self._span(claim)
         reach = span.session_from(day_of(reach_back(self._today(), PLAN_YEARS)))
         if error.too_old and span.start_ms < span.start_of(reach) < span.end_ms:
@@ -217,6 +258,9 @@ class Fetcher:
 
     async def _give_up(self, claim: Claim, state: int, reason: str, until: int | None = None) -> None:
         """Gives up what is left of a slice, or what lies before a day."""
+        if claim.kind in self._inquiries:
+            await self._close(claim, state, reason)
+            return
         span = self._span(claim)
         first, end = span.answered(span.end_ms if until is None else span.start_of(until))
         cursor = None if until is None else from_ms(span.start_of(until))
@@ -225,6 +269,14 @@ class Fetcher:
         )
         self._tally.ended(found)
         log.warning("slice_given_up", slice=claim.slice_id, ticker=claim.provider_ticker, state=found, reason=reason)
+        if found in slices.ENDED:
+            await finish_backfills(self._db, claim.slice_id)
+
+    async def _close(self, claim: Claim, state: int, reason: str) -> None:
+        """Ends a slice that is not one series' span."""
+        found = await slices.close(self._db, claim, state, reason)
+        self._tally.ended(found)
+        log.warning("slice_given_up", slice=claim.slice_id, subject=claim.subject, state=found, reason=reason)
         if found in slices.ENDED:
             await finish_backfills(self._db, claim.slice_id)
 

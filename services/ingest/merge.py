@@ -118,10 +118,13 @@ class Outcome:
         return (int(times.min()), int(times.max())) if len(times) else None
 
 
-def append(answer: Columns, before: Context, flags: FlagArray) -> Outcome:
-    """Returns the outcome of bars later than all that is stored; flags were judged without the bars before."""
+def append(answer: Columns, before: Context, flags: FlagArray, splits: Sequence[Split] = ()) -> Outcome:
+    """Returns the outcome of bars later than all that is stored; flags were judged without what was before."""
     patched = flags.copy()
-    patched[:WINDOW] = judge(answer.take(slice(0, WINDOW)), before)
+    if any(len(answer) and answer.ts[0] < split.effective_ms <= answer.ts[-1] for split in splits):
+        patched = judge(answer, before, splits)
+    else:
+        patched[:WINDOW] = judge(answer.take(slice(0, WINDOW)), before, splits)
     none = np.empty(0, np.int64)
     held = Held(answer, patched)
     tail = encode_tail(context_after(before, answer)) if len(answer) else None

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from services.ingest.pages import Head, Page
+
+    Again = Callable[[], Awaitable[float | None]]
+
+T = TypeVar("T")
 
 PAGE_BARS = 50_000
 """The most bars that Polygon sends in one answer."""
@@ -91,21 +95,28 @@ class Polygon:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def page(self, question: Question, *, sent_by: float, again: Callable[[], Awaitable[float | None]]) -> Page:
+    async def page(self, question: Question, *, sent_by: float, again: Again) -> Page:
         """Returns the first page of an answer, oldest bars first; raises PolygonError.
 
         sent_by is on time.monotonic's clock. Before another try `again` is asked until when that may be sent; None
         means that it may not.
         """
+        return await self._try(lambda deadline: self._ask(question, deadline), sent_by, again)
+
+    async def body(self, target: str, *, sent_by: float, again: Again) -> bytes:
+        """Returns the answer to any path and query that has the usual frame, as it came; otherwise as page does."""
+        return await self._try(lambda deadline: self._ask_any(target, deadline), sent_by, again)
+
+    async def _try(self, ask: Callable[[float], Awaitable[T]], sent_by: float, again: Again) -> T:
         failed: PassingError | None = None
 
-        async def once() -> Page:
+        async def once() -> T:
             nonlocal failed
             deadline = sent_by if failed is None else await again()
             if deadline is None:
                 raise _NoGrantError
             try:
-                return await self._ask(question, deadline)
+                return await ask(deadline)
             except PassingError as error:
                 failed = error
                 raise
@@ -136,6 +147,12 @@ class Polygon:
         check_answer(code, "", response.headers, page.head)
         _check_subject(page.head, question, empty=not len(page.bars))
         return page
+
+    async def _ask_any(self, target: str, sent_by: float) -> bytes:
+        response, body = await self._get(target, sent_by)
+        code = response.status_code
+        check_answer(code, "" if code == HTTPStatus.OK else response.reason_phrase, response.headers, decode_head(body))
+        return body
 
     async def _get(self, target: str, sent_by: float) -> tuple[httpx.Response, bytes]:
         """Sends one request and reads its whole answer within the timeout."""

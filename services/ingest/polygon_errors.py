@@ -6,6 +6,7 @@ PolygonError
   KeyRefusedError    nothing works until an operator puts the key right
   OutsidePlanError   the subscription does not cover it
   RefusedError       wrong, and wrong again the next time
+    MissingError     there is no such thing
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class RefusedError(PolygonError):
     """The request is wrong."""
 
 
+class MissingError(RefusedError):
+    """There is nothing under this path."""
+
+
 def check_answer(code: int, phrase: str, headers: Mapping[str, str], head: Head) -> None:
     """Judges by the status of HTTP and by that of the body, since errors come under 200, too; raises PolygonError."""
     if code == HTTPStatus.OK and head.status in _SUCCESS:
@@ -80,7 +85,7 @@ def check_answer(code: int, phrase: str, headers: Mapping[str, str], head: Head)
         advice = "lower POLYGON_REQUESTS_PER_MINUTE, or see who else uses the key"
         raise PassingError(words, advice, retry_after=_retry_after(headers), throttled=True)
     if code == HTTPStatus.NOT_FOUND or head.status == "NOT_FOUND":
-        raise RefusedError(words, "check the symbol's provider ticker")
+        raise MissingError(words, "check the symbol's provider ticker")
     if code in _PASSING or code >= HTTPStatus.INTERNAL_SERVER_ERROR or code == HTTPStatus.OK:
         raise PassingError(words, retry_after=_retry_after(headers))
     raise RefusedError(words)

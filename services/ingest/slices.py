@@ -9,9 +9,12 @@ import numpy as np
 
 from services.ingest.calendar import days_of_minutes, keys_of_days, minutes_off_grid, start_of_day
 from services.ingest.columns import NO_TIME
+from services.ingest.quality import Split
 from services.ingest.timeframes import DAY, DAY_MS, TIMEFRAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from services.ingest.calendar import Sessions
     from services.ingest.columns import BoolArray, Columns, IntArray
 
@@ -90,6 +93,10 @@ class SliceSpan:
         """Returns the first day with a session from this one on; beyond the calendar every day counts."""
         at = int(np.searchsorted(self.sessions.days, day))
         return int(self.sessions.days[at]) if at < len(self.sessions.days) else day
+
+    def splits(self, known: Iterable[Sequence[float]] | None) -> list[Split]:
+        """Returns splits, known by day, split_from and split_to, from when on bars of this timeframe show them."""
+        return [Split(self.start_of(int(day)), before, after) for day, before, after in known or ()]
 
     def _key(self, ms: int) -> int:
         if not self.daily:

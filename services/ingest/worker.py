@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from tenacity import retry, retry_if_exception_type, wait_fixed
 
+from services.ingest.action_inquiry import ActionsInquiry
 from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher
 from services.ingest.owners import is_gone, my_name
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.get(__name__)
 
 SCHEMA = RequiredSchema(
-    version=9,
+    version=10,
     columns=("ingest.bars.flags", "ingest.bar_revisions.ended_write_id", "ingest.absent_bars.fetch_time"),
     functions=(
         "ingest.claim_slice",
@@ -49,6 +50,8 @@ SCHEMA = RequiredSchema(
         "ingest.begin_delete",
         "ingest.end_delete",
         "ingest.close_slice",
+        "ingest.known_splits",
+        "ingest.end_step",
     ),
 )
 
@@ -139,13 +142,14 @@ class Worker:
 
     async def _request(self) -> float:
         """Takes a grant, then a slice, and brings it on by an answer; returns how long to wait before the next."""
-        if not await slices.has_due(self._db):
+        kinds = self._fetcher.kinds
+        if not await slices.has_due(self._db, kinds):
             return IDLE_SECONDS
         grant = await self._limiter.take()
         if grant is None:
             self._tally.limiter_waits += 1
             return min(max(await self._limiter.wait(), 0.01), _LONGEST_LIMIT_WAIT)
-        claim = await slices.claim(self._db, self._owner, self._lease)
+        claim = await slices.claim(self._db, self._owner, self._lease, kinds)
         if claim is None:
             await self._limiter.give_back(grant)
             return IDLE_SECONDS
@@ -193,7 +197,14 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
             await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
             limiter = Limiter(db, settings.polygon_requests_per_minute)
             calendars = await _read_once(db, limiter)
-            fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars, tally=tally)
+            fetcher = Fetcher(
+                db=db,
+                polygon=polygon,
+                limiter=limiter,
+                calendars=calendars,
+                tally=tally,
+                inquiries={slices.ACTIONS: ActionsInquiry(db, calendars)},
+            )
             lease = timedelta(seconds=settings.lease_seconds)
             errands = Errands(db, {slices.DELETE: Deleter(db, calendars)})
             worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)

@@ -17,6 +17,7 @@ from services.ingest.polygon import Polygon, Question, next_start
 from services.ingest.polygon_errors import (
     GrantExpiredError,
     KeyRefusedError,
+    MissingError,
     OutsidePlanError,
     PassingError,
     RefusedError,
@@ -181,8 +182,8 @@ async def test_retry_after_may_be_a_date_or_nonsense():
     ("answer", "kind", "words"),
     [
         (answered(400, status="ERROR", error="Could not parse the time parameter"), RefusedError, "Could not parse"),
-        (answered(404, status="NOT_FOUND", message="Ticker not found."), RefusedError, "provider ticker"),
-        (answered(200, status="NOT_FOUND", message="Data not found."), RefusedError, "Data not found"),
+        (answered(404, status="NOT_FOUND", message="Ticker not found."), MissingError, "provider ticker"),
+        (answered(200, status="NOT_FOUND", message="Data not found."), MissingError, "Data not found"),
         (answered(301), RefusedError, "301"),
         (answered(401, status="ERROR", error="Unknown API Key"), KeyRefusedError, "Unknown API Key"),
         (answered(401), KeyRefusedError, "POLYGON_API_KEY"),

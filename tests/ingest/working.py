@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from deploy.local.replay import Replay
+from services.ingest.action_inquiry import ActionsInquiry
 from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher, Patience
 from services.ingest.polygon import Polygon
@@ -151,6 +152,7 @@ class Desk:
             calendars=calendars,
             patience=patience,
             tally=tally,
+            inquiries={slices.ACTIONS: ActionsInquiry(self.db, calendars)},
             **({"today": today} if today else {}),
         )
         worker = Worker(db=self.db, fetcher=fetcher, limiter=limiter, lease=lease, owner=owner, errands=errands)

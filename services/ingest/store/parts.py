@@ -42,7 +42,7 @@ SET LOCAL enable_mergejoin = off
 """
 
 BEGIN_RANGE = """
-SELECT last_ts, tail, newer_from, newer_to, newer_partial, deleted, void
+SELECT last_ts, tail, newer_from, newer_to, newer_partial, deleted, void, ingest.known_splits($4) AS splits
 FROM ingest.begin_range($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
@@ -184,15 +184,15 @@ async def _begin(conn: Connection, part: Part) -> asyncpg.Record | None:
 
 async def _write(conn: Connection, part: Part, head: asyncpg.Record, flags: FlagArray) -> Written:
     part, newer, bare = _without_void(part, head)
-    last = head["last_ts"]
+    last, splits = head["last_ts"], part.span.splits(head["splits"])
     held = part.bars.ts
     if not newer and (last is None or to_ms(last) < part.span.start_ms):
-        outcome = append(part.bars, decode_tail(head["tail"]), flags)
+        outcome = append(part.bars, decode_tail(head["tail"]), flags, splits)
     else:
         part, stored = await _read(conn, part)
         held = np.union1d(part.bars.ts, stored.own.bars.ts)
         answer = Answer(part.bars, to_us(part.claim.fetch_time), newer, bare)
-        outcome = merge(answer, stored)
+        outcome = merge(answer, stored, splits)
         await origins.note(conn, part.claim, outcome)
     await _store(conn, part.claim, outcome)
     new_rejects = await refused.keep(conn, part.claim, part.rejects)

@@ -32,7 +32,7 @@ SELECT EXISTS (
 
 CLAIM = """
 SELECT slice_id, token, write_id, symbol_id, timeframe, asset_class, provider_ticker, first_date, last_date, cursor,
-       fetch_time, attempts, reason, kind, mode, position
+       fetch_time, attempts, reason, kind, mode, position, subject, page
 FROM ingest.claim_slice($1::smallint[], $2, $3)
 """
 
@@ -142,6 +142,9 @@ class Claim:
     lease: timedelta = timedelta(0)
     position: int | None = None
     """The symbol_id of the last series that is written, of a slice of many."""
+    subject: str = ""
+    page: str = ""
+    """Where the work goes on when a date does not say it."""
 
 
 async def has_due(db: Database, kinds: Sequence[int] = (RANGE,)) -> bool:
@@ -171,6 +174,8 @@ async def claim(db: Database, owner: str, lease: timedelta, kinds: Sequence[int]
         row["mode"],
         lease,
         row["position"],
+        row["subject"],
+        row["page"],
     )
 
 
