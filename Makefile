@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test faults bench lint protos dist dist-check manifests venv
+.PHONY: help run status clean-run test faults bench lint protos dist dist-check images manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -61,6 +61,10 @@ dist: venv ## make what other teams install: the wheel mdw-client, the descripto
 
 dist-check: venv ## install that wheel in clean environments, on protobuf 6.33 and 7, and read bars with it
 	@$(BIN)/python -m mdw_client.packaging.check
+
+images: venv ## check the Dockerfile and build the image with docker, podman or buildah (TAG, BASE_IMAGE)
+	@$(BIN)/hadolint deploy/Dockerfile
+	@deploy/image.sh
 
 manifests: venv ## render the Kubernetes manifests and check them strictly
 	@$(BIN)/python -m deploy.manifests

@@ -1,0 +1,108 @@
+"""The image: what goes in, what stays out, and that every command of the manifests is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import manifests
+
+ROOT = manifests.ROOT
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+PYTHON = "/opt/mdw/bin/python"
+
+
+def commands() -> list[list[str]]:
+    """Returns each command that a manifest or compose starts in our image."""
+    found = []
+    for overlay in manifests.OVERLAYS:
+        for one in yaml.safe_load_all(manifests.render(overlay)):
+            pod: dict[str, Any] = one.get("spec", {}).get("template", {}).get("spec", {})
+            found += [each["command"] for each in pod.get("containers", ()) if "mdw" in each["image"]]
+    found += [each["command"] for each in COMPOSE["services"].values() if each["image"].startswith("mdw")]
+    unique = {" ".join(command): command for command in found}
+    return list(unique.values())
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    subprocess.run([manifests.TOOLS / "hadolint", ROOT / "deploy" / "Dockerfile"], check=True)
+
+
+def test_every_command_is_a_module_that_the_image_has() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    started = commands()
+    assert len(started) == 6, "migrator, auth, symbols, ingest, worker, replay"
+    for command in started:
+        assert command[:2] == [PYTHON, "-m"]
+        module = command[2]
+        assert find_spec(module), module
+        assert module.partition(".")[0] in packages["packages"]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_command_without_its_settings_says_so_in_a_line(command) -> None:
+    """A trace would mean that something of it is missing; the replay and the migrator have defaults."""
+    options = ["--help"] if command[2] in ("deploy.local.replay", "migrator") else command[3:]
+    done = subprocess.run(
+        [sys.executable, "-m", command[2], *options],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    if options == ["--help"]:
+        assert done.returncode == 0
+    else:
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith("DATABASE_URL: is not set")
+
+
+def test_the_image_runs_as_nobody_and_holds_no_build_tools() -> None:
+    build, final = re.split(r"^FROM \$\{BASE_IMAGE\}$", DOCKERFILE, flags=re.MULTILINE)
+    assert "USER 10001:10001" in final
+    assert "RUN" not in final
+    assert [line for line in final.splitlines() if line.startswith("COPY")] == ["COPY --from=build /opt/mdw /opt/mdw"]
+    assert "--require-hashes" in build
+    assert "--without-pip" in build
+    assert "ENTRYPOINT" not in DOCKERFILE, "the command is the process itself, so that it gets the signals"
+
+
+def test_all_that_is_copied_reaches_the_builder() -> None:
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in DOCKERFILE.splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in shlex.split(line)[1:-1]:
+                assert any(name == source or name.startswith(f"{source}/") for name in let_in), source
+
+
+def test_the_lock_holds_every_library_with_hashes() -> None:
+    locked = _locked((ROOT / "deploy" / "requirements.lock").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    assert {_name(each) for each in wanted} <= locked.keys()
+    assert all(hashes for hashes in locked.values())
+    assert not locked.keys() & {"pytest", "mypy", "ruff", "grpcio-tools", "pip"}
+
+
+def _name(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9_.-]+", requirement)
+    assert found
+    return found[0].lower().replace("_", "-")
+
+
+def _locked(text: str) -> dict[str, int]:
+    """Returns the libraries with the number of their hashes."""
+    blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)
+    return {_name(block): block.count("--hash=sha256:") for block in blocks if "==" in block}
