@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 9c43b568f96743cd94d7fd84aa30046d72d194cc528e18d4019ddce083a24e66
+-- files: 3d2d55187319fbf882f7b42fe18c8d0775a14a9facb8e955c033ce4578c07a5b
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -926,6 +926,33 @@ AS $function$
 $function$
 ;
 
+--: function ingest.bare_sessions_after(integer,smallint,text,date)
+CREATE OR REPLACE FUNCTION ingest.bare_sessions_after(p_symbol_id integer, p_timeframe smallint, p_calendar text, p_date date)
+ RETURNS date[]
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+DECLARE
+  v_next date;
+BEGIN
+  IF p_timeframe = 7 THEN
+    SELECT min(b.ts AT TIME ZONE 'UTC')::date INTO v_next FROM ingest.bars b
+    WHERE b.symbol_id = p_symbol_id AND b.timeframe = 7 AND b.ts >= p_date::timestamp AT TIME ZONE 'UTC';
+  ELSE
+    SELECT min(m.session_date) INTO v_next FROM ingest.minute_sessions m
+    WHERE m.symbol_id = p_symbol_id AND m.session_date >= p_date;
+  END IF;
+  RETURN array(
+    SELECT c.session_date
+    FROM ingest.sessions c
+    JOIN ingest.series r ON r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe AND r.asked @> c.session_date
+    WHERE c.calendar = p_calendar AND c.session_date >= p_date AND c.session_date < v_next
+      AND NOT EXISTS (
+        SELECT FROM ingest.suspects s
+        WHERE s.symbol_id = p_symbol_id AND s.timeframe = p_timeframe AND c.session_date BETWEEN s.first_date AND s.last_date));
+END $function$
+;
+
 --: function ingest.note_suspects(integer,smallint,text,date,date,date[],date[])
 CREATE OR REPLACE FUNCTION ingest.note_suspects(p_symbol_id integer, p_timeframe smallint, p_calendar text, p_first_date date, p_end_date date, p_empty_first date[], p_empty_last date[])
  RETURNS void
@@ -948,11 +975,14 @@ BEGIN
     JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date BETWEEN e.first_date AND e.last_date
     WHERE c.session_date >= p_first_date AND c.session_date < p_end_date;
   END IF;
+  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
+  FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
+  IF v_from >= p_first_date AND v_from < p_end_date THEN
+    v_bare := v_bare || ingest.bare_sessions_after(p_symbol_id, p_timeframe, p_calendar, p_end_date);
+  END IF;
   IF cardinality(v_bare) = 0 AND NOT EXISTS (SELECT FROM ingest.suspects WHERE symbol_id = p_symbol_id AND timeframe = p_timeframe) THEN
     RETURN;
   END IF;
-  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
-  FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
   SELECT coalesce(v_from, max(t.list_date), '-infinity'), coalesce(max(t.delist_date), 'infinity') INTO v_from, v_until
   FROM symbols.ticker_spans t WHERE t.symbol_id = p_symbol_id;
   v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until);
@@ -1955,6 +1985,12 @@ REVOKE ALL ON FUNCTION ingest.bare_minute_sessions(integer,text,date,date) FROM 
 
 --: grant on function ingest.bare_minute_sessions(integer,text,date,date) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.bare_minute_sessions(integer,text,date,date) TO mdw_ingest;
+
+--: grant on function ingest.bare_sessions_after(integer,smallint,text,date) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.bare_sessions_after(integer,smallint,text,date) FROM PUBLIC;
+
+--: grant on function ingest.bare_sessions_after(integer,smallint,text,date) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.bare_sessions_after(integer,smallint,text,date) TO mdw_ingest;
 
 --: grant on function ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) FROM PUBLIC;

@@ -73,6 +73,31 @@ LANGUAGE sql STABLE AS $$
   WHERE session_date >= p_first_date AND (share IS NULL OR (known >= 5 AND usual >= 0.5 AND share < usual / 2));
 $$;
 
+-- Sessions from p_date on, before the next bar, that were asked for and are not suspect: they came empty when a later bar was
+-- taken for the first of the series.
+CREATE FUNCTION ingest.bare_sessions_after(p_symbol_id integer, p_timeframe smallint, p_calendar text, p_date date)
+RETURNS date[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  v_next date;
+BEGIN
+  IF p_timeframe = 7 THEN
+    SELECT min(b.ts AT TIME ZONE 'UTC')::date INTO v_next FROM ingest.bars b
+    WHERE b.symbol_id = p_symbol_id AND b.timeframe = 7 AND b.ts >= p_date::timestamp AT TIME ZONE 'UTC';
+  ELSE
+    SELECT min(m.session_date) INTO v_next FROM ingest.minute_sessions m
+    WHERE m.symbol_id = p_symbol_id AND m.session_date >= p_date;
+  END IF;
+  RETURN array(
+    SELECT c.session_date
+    FROM ingest.sessions c
+    JOIN ingest.series r ON r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe AND r.asked @> c.session_date
+    WHERE c.calendar = p_calendar AND c.session_date >= p_date AND c.session_date < v_next
+      AND NOT EXISTS (
+        SELECT FROM ingest.suspects s
+        WHERE s.symbol_id = p_symbol_id AND s.timeframe = p_timeframe AND c.session_date BETWEEN s.first_date AND s.last_date));
+END $$;
+
 -- Notes which of the sessions from p_first_date to p_end_date (exclusive), all of them answered, are suspect, and clears those that
 -- are not any more; what lies outside stays. Days: p_empty_first and p_empty_last are the runs without a bar, stored or new;
 -- minutes are looked up. Call it with the series' row locked and its figures up to date, before the commit lock.
@@ -98,11 +123,14 @@ BEGIN
     JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date BETWEEN e.first_date AND e.last_date
     WHERE c.session_date >= p_first_date AND c.session_date < p_end_date;
   END IF;
+  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
+  FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
+  IF v_from >= p_first_date AND v_from < p_end_date THEN
+    v_bare := v_bare || ingest.bare_sessions_after(p_symbol_id, p_timeframe, p_calendar, p_end_date);
+  END IF;
   IF cardinality(v_bare) = 0 AND NOT EXISTS (SELECT FROM ingest.suspects WHERE symbol_id = p_symbol_id AND timeframe = p_timeframe) THEN
     RETURN;
   END IF;
-  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
-  FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
   SELECT coalesce(v_from, max(t.list_date), '-infinity'), coalesce(max(t.delist_date), 'infinity') INTO v_from, v_until
   FROM symbols.ticker_spans t WHERE t.symbol_id = p_symbol_id;
   v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until);
@@ -234,7 +262,7 @@ BEGIN
   RETURN v_state;
 END $$;
 
-REVOKE ALL ON FUNCTION ingest.suspect_wait, ingest.bare_minute_sessions, ingest.note_suspects, ingest.end_range FROM public;
-GRANT EXECUTE ON FUNCTION ingest.suspect_wait, ingest.bare_minute_sessions, ingest.note_suspects, ingest.end_range TO mdw_ingest;
+REVOKE ALL ON FUNCTION ingest.suspect_wait, ingest.bare_minute_sessions, ingest.bare_sessions_after, ingest.note_suspects, ingest.end_range FROM public;
+GRANT EXECUTE ON FUNCTION ingest.suspect_wait, ingest.bare_minute_sessions, ingest.bare_sessions_after, ingest.note_suspects, ingest.end_range TO mdw_ingest;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ingest.suspects, ingest.schedule_runs TO mdw_ingest;
 GRANT SELECT, UPDATE ON ingest.schedule TO mdw_ingest;

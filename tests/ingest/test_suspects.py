@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -146,3 +148,51 @@ async def test_a_symbol_that_is_deleted_takes_its_suspects_along(ingest, work):
     await fetch(ingest, work, "SPY", "2016-12-01", "2017-01-01")
     assert await ingest.sql.fetchval("SELECT ingest.forget_symbol($1)", spy)
     assert await suspects(work, spy) == []
+
+
+CALENDAR = (
+    "SELECT session_date FROM ingest.sessions WHERE calendar = 'XNYS' AND session_date BETWEEN $1 AND $2 ORDER BY 1"
+)
+ANSWER = """
+WITH told AS (
+  INSERT INTO ingest.bars (ts, open, high, low, close, vwap, volume, symbol_id, trade_count, write_id, timeframe, flags)
+  SELECT day::timestamp AT TIME ZONE 'UTC', 1, 1, 1, 1, 1, 1, $1, 1, 0, 7, 0
+  FROM unnest($2::date[]) AS day
+)
+UPDATE ingest.series
+SET asked = asked + datemultirange(daterange($3, $4)), bars = $5, first_ts = $6, last_ts = $6
+WHERE symbol_id = $1
+"""
+NOTE = "SELECT ingest.note_suspects($1, 7::smallint, 'XNYS', $2, $3, $4, $4)"
+EXPLODED = """
+SELECT c.session_date, s.asks
+FROM ingest.suspects s
+JOIN ingest.sessions c ON c.calendar = 'XNYS' AND c.session_date BETWEEN s.first_date AND s.last_date
+WHERE s.symbol_id = $1
+"""
+
+
+async def test_after_any_answers_in_any_order_suspect_is_what_was_asked_for_and_is_empty(ingest):
+    """A model of a series beside the database: 80 random answers, some empty, some filling what was empty before."""
+    chance = Random(7)
+    spy = await ingest.symbol("SPY", ETF)
+    await ingest.sql.execute("INSERT INTO ingest.series (symbol_id, timeframe) VALUES ($1, 7)", spy)
+    days = [row[0] for row in await ingest.sql.fetch(CALENDAR, date(2018, 1, 2), date(2018, 4, 30))]
+    asked, held, asks = set(), set(), {}
+    for _ in range(80):
+        first = chance.randrange(len(days) - 1)
+        answered = days[first : first + chance.randint(1, 15)]
+        end = days[min(first + len(answered), len(days) - 1)] if answered[-1] != days[-1] else date(2018, 5, 1)
+        new = {day for day in answered if day not in held and chance.random() < 0.1}
+        asked, held = asked | set(answered), held | new
+        start = min(held, default=date.min)
+        bare = {day for day in asked - held if day >= start}
+        asks = {day: asks.get(day, 0) + (day in answered or day not in asks) for day in bare}
+        asks = {day: min(count, 4) for day, count in asks.items()}
+        instant = datetime(start.year, start.month, start.day, tzinfo=UTC) if held else None
+        await ingest.sql.execute(ANSWER, spy, sorted(new), answered[0], end, len(held), instant)
+        await ingest.sql.execute(NOTE, spy, answered[0], end, [day for day in answered if day not in held])
+        assert dict(await ingest.sql.fetch(EXPLODED, spy)) == asks
+        await ingest.sql.execute(LET_TIME_PASS + " WHERE next_ask_time IS NOT NULL")
+    runs = await suspects(work=ingest, symbol_id=spy)
+    assert all(before[1] < after[0] for before, after in pairwise(runs))
