@@ -23,6 +23,7 @@ MAX_CALLS_PER_SECOND = 1_000_000
 MAX_STREAMS = 10_000
 DEFAULT_OVERLAP = timedelta(hours=24)
 MAX_OVERLAP = timedelta(days=90)
+NANOS = 1_000_000_000
 
 UPDATABLE = ("display_name", "scopes", "allowed_peers", "expire_time", "max_calls_per_second", "max_streams")
 
@@ -70,7 +71,7 @@ def expire_time(value: Timestamp, field: str = "expire_time") -> datetime:
 
 def overlap(value: Duration) -> timedelta:
     # Compared as a number first: a Duration may hold more than a timedelta.
-    if not 0 <= value.seconds <= MAX_OVERLAP.total_seconds() or not 0 <= value.nanos < 1_000_000_000:
+    if not 0 <= value.seconds <= MAX_OVERLAP.total_seconds() or not 0 <= value.nanos < NANOS:
         raise InvalidArgument("overlap", f"must be 0 to {MAX_OVERLAP.days} days")
     return min(timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000), MAX_OVERLAP)
 

@@ -117,5 +117,5 @@ def trailer(receipt: bars_pb2.Receipt) -> tuple[str, bytes]:
     short.CopyFrom(receipt)
     for name in ("empty_series", "symbol_ids"):
         if short.ByteSize() > _TRAILER_BYTES:
-            short.ClearField(name)  # type: ignore[arg-type]
+            short.ClearField(name)
     return RECEIPT_TRAILER, short.SerializeToString()
