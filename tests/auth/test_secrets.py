@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tomllib
+from pathlib import Path
 
 import asyncpg
 import grpc
@@ -18,6 +20,17 @@ from tests.raw import connected
 from tests.support import auth_process, environment, make_key, with_key
 
 SECRET = re.compile(r"mdw_[0-9a-f]{9,}")
+
+
+@pytest.mark.parametrize("line", ["KEY={}", 'key: "{}"', "-H 'x-api-key: {}' host", "{}", '{{"secret": "{}"}}'])
+def test_the_rule_for_scanners_finds_our_keys(line):
+    [rule] = tomllib.loads((Path(__file__).parents[2] / ".gitleaks.toml").read_text())["rules"]
+    secret = keys.new_secret()
+    found = re.search(rule["regex"], line.format(secret))
+    assert found is not None
+    assert found[rule["secretGroup"]] == secret
+    assert any(word in secret for word in rule["keywords"])
+    assert re.search(rule["regex"], line.format(keys.preview(secret))) is None
 
 
 async def call_raw(target: str, value: bytes) -> None:

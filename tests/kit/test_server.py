@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
+from services.kit import answering
 from services.kit.limits import PeerThrottle
 from services.kit.methods import UndeclaredError
 from services.kit.scopes import scopes
@@ -143,6 +144,28 @@ async def test_a_key_above_its_rate_is_told_when_to_come_back(database, rig, row
     assert sum(row["call_count"] for row in counted) == len(refused)
     assert len(counted) < len(refused)
     assert await rows.usage() == 40
+
+
+async def test_a_full_server_says_when_to_come_back_and_serves_again(rig, rows, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_OPEN_CALLS", 1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request, context):
+        begun.set()
+        await go_on.wait()
+        return bars_pb2.ListBarsResponse()
+
+    rig.servicer.list = slow
+    first = rig.stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(rig.key))
+    await begun.wait()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(rig.key))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason(caught.value) == "TOO_MANY_CALLS"
+    go_on.set()
+    await first
+    await rig.stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(rig.key))
+    assert sorted(row["code"] for row in await rows.all()) == [0, 0, 8]
 
 
 async def test_a_peer_that_fails_often_is_slowed_and_counted_exactly(database, rig, rows):
