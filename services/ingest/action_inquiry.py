@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
@@ -44,22 +43,22 @@ class ActionsInquiry:
         subject = SUBJECTS[claim.subject]
         tickers = claim.provider_ticker.split(",") if claim.provider_ticker else []
         first = claim.cursor.astimezone(UTC).date() if claim.cursor else claim.first_date
-        claim, page = await self._fetch(subject, tickers, replace(claim, first_date=first), ask)
+        claim, page = await self._fetch(subject, tickers, (first, claim.last_date), ask)
         end = page.until(first, claim.last_date)
         if end is None:
             raise NoProgressError("the actions of a single date do not fit into a page")
-        said = await self._resolve(claim, tickers, page, end)
+        said = await self._resolve(claim, tickers, page, (first, end))
         try:
             return await self._take_in(claim, said, None if end > claim.last_date else end)
         except OutdatedError:
             raise AskLaterError("a later answer was taken in meanwhile") from None
 
     async def _fetch(
-        self, subject: Subject, tickers: Sequence[str], claim: Claim, ask: Ask
+        self, subject: Subject, tickers: Sequence[str], span: tuple[date, date], ask: Ask
     ) -> tuple[Claim, ActionPage]:
         old = subject.name in self._old
         try:
-            claim_then, body = await ask(subject.target(tickers, claim.first_date, claim.last_date, old=old))
+            claim, body = await ask(subject.target(tickers, *span, old=old))
         except MissingError:
             if old:
                 self._old.discard(subject.name)
@@ -67,13 +66,13 @@ class ActionsInquiry:
             self._old.add(subject.name)
             raise AskLaterError(f"{subject.path} is not there: {subject.old_path} is asked") from None
         try:
-            return claim_then, read_actions(subject, body)
+            return claim, read_actions(subject, body)
         except PageError as error:
             raise PassingError(f"the answer is {error}") from error
 
-    async def _resolve(self, claim: Claim, tickers: Sequence[str], page: ActionPage, end: date) -> Said:
+    async def _resolve(self, claim: Claim, tickers: Sequence[str], page: ActionPage, span: tuple[date, date]) -> Said:
         """Finds out whose actions a page tells, by the tickers at their dates."""
-        first, wanted = claim.first_date, set(tickers)
+        (first, end), wanted = span, set(tickers)
         told = [
             fact for fact in page.facts if first <= fact.terms.ex_date < end and (not wanted or fact.ticker in wanted)
         ]

@@ -111,6 +111,7 @@ class Learned:
     versions: list[Version] = field(default_factory=list)
     withdrawn: list[Known] = field(default_factory=list)
     unchanged: int = 0
+    """Known actions that the answer tells again."""
 
     @property
     def ended(self) -> list[Known]:
@@ -247,7 +248,7 @@ def _changes(kept: Sequence[tuple[Terms, str, Known | None]], withdrawn: list[Kn
         else:
             counted.append(terms)
         if old is not None and (old.terms, old.flags) == (terms, flags):
-            learned.unchanged += 1
+            learned.unchanged += old.covered
         else:
             learned.versions.append(Version(terms, source_id, flags, old))
     return learned
