@@ -14,13 +14,15 @@ import pytest
 from mdw.ingest.v1 import bars_pb2
 from mdw.type.v1 import type_pb2
 from services.ingest.reading.answers import Question
+from services.ingest.store import bars as stored
+from services.ingest.store.bars import FEW
 from services.ingest.timeframes import TIMEFRAMES
 from tests.ingest.bars_support import COLUMNS, at, bars_serving, direct_bars, refused, to_time
 from tests.ingest.history import DAY, MINUTE, History, Row, day, days
 from tests.support import info, reason, violations
 
 M1, H1, D1, W1 = 1, 5, 7, 8
-READS = int(os.environ.get("AS_OF_READS", "60"))
+READS = int(os.environ.get("AS_OF_READS", "40"))
 MOST_CLOSED = 200
 START = datetime(2024, 6, 24, tzinfo=UTC)
 VALUES = COLUMNS[1:]
@@ -151,7 +153,9 @@ class Play:
         }
 
 
-async def test_every_answer_can_be_had_again_and_brought_up_to_date(database, history):
+@pytest.mark.parametrize("few", [FEW, 3], ids=["few-at-once", "by-copy"])
+async def test_every_answer_can_be_had_again_and_brought_up_to_date(database, history, monkeypatch, few):
+    monkeypatch.setattr(stored, "FEW", few)
     symbol_ids = [await history.symbol(ticker) for ticker in ("AAPL", "MSFT", "NVDA", "AMD")]
     async with direct_bars(database) as bars:
         play = Play(bars, history, symbol_ids, random.Random(2024))

@@ -21,6 +21,7 @@ from services.ingest.reading import pump, streams
 from services.ingest.reading.blocks import Block
 from services.ingest.reading.messages import RECEIPT_TRAILER, trailer
 from services.ingest.reading.wire import CHUNK, chunk
+from services.ingest.store import bars as stored
 from tests.ingest.bars_support import COLUMNS, at, bars_serving, refused, to_time
 from tests.ingest.history import CRYPTO, ETF, MINUTE, History, Row, day, days
 from tests.support import reason, violations
@@ -181,6 +182,17 @@ async def test_more_revisions_than_are_kept_at_once_are_read_in_spans(history, b
     await history.write(aapl, days("2020-01-01", [1000] * 450))
     old = await bars.streamed(tickers=["AAPL"], timeframe=D1, as_of=to_time(before))
     assert old.column("close") == list(range(1, 501))
+
+
+async def test_more_bars_than_there_are_now_are_read_at_an_old_instant(history, bars, monkeypatch):
+    monkeypatch.setattr(stored, "FEW", 100)
+    aapl = await history.symbol("AAPL")
+    rows = days("2020-01-01", range(1, 151))
+    before = await history.write(aapl, rows)
+    await history.write(aapl, delete=[row.ts for row in rows[50:]])
+    old = await bars.streamed(tickers=["AAPL"], timeframe=D1, as_of=to_time(before))
+    assert old.column("close") == list(range(1, 151))
+    assert (await bars.streamed(tickers=["AAPL"], timeframe=D1)).column("close") == list(range(1, 51))
 
 
 @pytest.mark.parametrize("last", [1, 3, 7, 50])

@@ -101,7 +101,8 @@ class Account:
         days = days[np.concatenate([[True], days[1:] != days[:-1]])]
         first, last = int(min(days[0], days[-1])), int(max(days[0], days[-1]))
         self.stored += len(ts)
-        self.sessions_present += self.sessions.held(days[days != self._edge] if self._edge is not None else days)
+        new = days[days != self._edge] if self._edge is not None else days
+        self.sessions_present += self.sessions.held_of_distinct(new)
         self.first_day = first if self.first_day is None else min(first, self.first_day)
         self.last_day = last if self.last_day is None else max(last, self.last_day)
         self._edge = int(days[-1])

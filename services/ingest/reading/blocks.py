@@ -21,6 +21,8 @@ _FIELDS = (("ts", ">i8"), *((name, ">f8") for name in _NUMBERS), ("trade_count",
 _ROW = np.dtype(
     [("columns", ">i2"), *(pair for name, kind in _FIELDS for pair in ((f"{name}_size", ">i4"), (name, kind)))]
 )
+# A row of values one after the other.
+_VALUES = np.dtype(list(_FIELDS))
 _HEADER_BYTES = 19
 _TRAILER = b"\xff\xff"
 
@@ -154,5 +156,14 @@ def read_all(data: bytes, *, newest_first: bool, limit: int) -> Block:
     reader = RowReader()
     rows = reader.feed(data)
     reader.finish()
+    return _from_one_end(rows, newest_first=newest_first, limit=limit)
+
+
+def of_values(data: bytes, *, newest_first: bool, limit: int) -> Block:
+    """Returns the first `limit` bars of rows that are values one after the other, in this order."""
+    return _from_one_end(np.frombuffer(data, _VALUES), newest_first=newest_first, limit=limit)
+
+
+def _from_one_end(rows: _RawRows, *, newest_first: bool, limit: int) -> Block:
     order = np.argsort(rows["ts"], kind="stable")
     return _columns(rows[order[::-1][:limit] if newest_first else order[:limit]])

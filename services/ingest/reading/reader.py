@@ -89,7 +89,8 @@ class Reader:
         def series() -> Iterator[Series]:
             for symbol in symbols:
                 one = Series(self._inquiry(question, symbol, known), receipt, last=last)
-                one.known_empty = symbol.symbol_id not in written
+                figures = written.get(symbol.symbol_id)
+                one.known_empty, one.most = figures is None, figures.bars if figures else 0
                 yield one
 
         return AnswerStream(await self._streams.pick(question.snapshot), series(), receipt)

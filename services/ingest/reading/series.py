@@ -12,6 +12,7 @@ from services.ingest.reading.answers import SeriesAnswer
 from services.ingest.reading.blocks import Block, join
 from services.ingest.reading.wire import CHUNK, chunk
 from services.ingest.store import bars
+from services.ingest.timeframes import DAY_MS, MINUTE_MS
 
 if TYPE_CHECKING:
     from services.ingest.columns import IntArray
@@ -30,7 +31,10 @@ class Series:
         self.inquiry = inquiry
         self.answer = SeriesAnswer(inquiry)
         self.known_empty = False
+        self.most = bars.FEW + 1
+        """At most so many bars are stored now, as far as is known."""
         self.copied = False
+        self.done = False
         self.outbox: deque[bytes] = deque()
         self.bars = 0
         self._receipt = receipt
@@ -62,7 +66,22 @@ class Series:
             self.copied = True
         elif self._last:
             self._begin_at(await self._start_of_last(connection))
+        elif min(self.most, self._room()) <= bars.FEW:
+            await self._read_few(connection)
         self._prepared = True
+
+    async def _read_few(self, connection: Connection) -> None:
+        """Reads all bars at once, unless there are more after all: once there may have been more than now."""
+        rows = await bars.read(connection, self.span, self.inquiry.question.snapshot, limit=bars.FEW + 1)
+        if len(rows) <= bars.FEW:
+            self.push(rows)
+            self.copied = True
+
+    def _room(self) -> int:
+        """Returns how many stored bars the span has room for."""
+        question = self.inquiry.question
+        length_ms = DAY_MS if question.timeframe.daily else MINUTE_MS
+        return (question.end_ms - question.start_ms) // length_ms + 1
 
     def push(self, block: Block) -> None:
         """Takes the next stored bars and puts what fills a message into the outbox."""

@@ -24,7 +24,7 @@ WHERE symbol_id = ANY($1::integer[])
 
 # A series that no write has touched holds no bar in any snapshot.
 WRITTEN = """
-SELECT symbol_id, last_write_id, last_ts
+SELECT symbol_id, last_write_id, last_ts, bars
 FROM ingest.series
 WHERE symbol_id = ANY($1::integer[])
   AND timeframe = $2
@@ -48,10 +48,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Says which write changed a series last, and which is its last bar now."""
+    """Says which write changed a series last, which is its last bar now, and how many it has."""
 
     write_id: int
     last_ts: datetime | None
+    bars: int
 
 
 class FigureStore:
@@ -73,7 +74,7 @@ class FigureStore:
     async def written(self, symbol_ids: Sequence[int], timeframe: int) -> dict[int, Written]:
         """Returns the last write of those of these series that were ever written, by symbol_id."""
         return {
-            row["symbol_id"]: Written(row["last_write_id"], row["last_ts"])
+            row["symbol_id"]: Written(row["last_write_id"], row["last_ts"], row["bars"])
             for row in await self._db.fetch(WRITTEN, symbol_ids, timeframe)
         }
 
