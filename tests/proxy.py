@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 class Proxy:
     """Forwards to one address.
 
-    `hole`: bytes are swallowed both ways; `cut()` ends all connections; `refuse`: no new ones.
+    `hole`: bytes are swallowed both ways, until `heal()`; `refuse`: no new connections; `latency`: seconds that each
+    chunk waits, either way. `cut()` ends all connections, `reset()` does so without a goodbye, `half_close()` ends only
+    what comes back from the server.
 
     `cut_after(text)`: once the client has sent a chunk with the text, it is forwarded and the connection is cut before
     any answer comes back: the statement runs, and nobody is told.
@@ -24,10 +28,12 @@ class Proxy:
         self._host, self._port = host, port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._trigger: bytes | None = None
         self.hole = False
         self.refuse = False
+        self.latency = 0.0
         self.triggered = 0
 
     async def start(self) -> int:
@@ -46,6 +52,24 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def reset(self) -> None:
+        for writer in list(self._writers):
+            sock = writer.transport.get_extra_info("socket")
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    def half_close(self) -> None:
+        for writer in list(self._clients):
+            with suppress(OSError):
+                writer.write_eof()
+
+    def heal(self) -> None:
+        """Ends all faults; what went through a hole has lost bytes, so it is cut."""
+        holed, self.hole, self.refuse, self.latency = self.hole, False, False, 0.0
+        if holed:
+            self.cut()
+
     def cut_after(self, text: str) -> None:
         self._trigger = text.encode()
 
@@ -59,6 +83,7 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, up_writer}
+        self._clients.add(writer)
         silent = asyncio.Event()
 
         def spotted(data: bytes) -> None:
@@ -75,6 +100,7 @@ class Proxy:
         for one in (writer, up_writer):
             self._writers.discard(one)
             one.transport.abort()
+        self._clients.discard(writer)
         self._tasks -= tasks
 
     async def _pump(
@@ -84,10 +110,12 @@ class Proxy:
         spotted: Callable[[bytes], None],
         silent: asyncio.Event | None = None,
     ) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, RuntimeError):  # the latter: written to after a half-close
             while data := await reader.read(65_536):
                 if self.hole:
                     continue
+                if self.latency:
+                    await asyncio.sleep(self.latency)
                 if silent is not None and silent.is_set():
                     return
                 spotted(data)
@@ -101,6 +129,12 @@ async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
     parts = urlsplit(url)
     proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 5432)
     port = await proxy.start()
-    login = parts.netloc.rpartition("@")[0]
-    yield proxy, urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
+    yield proxy, through(url, port)
     await proxy.stop()
+
+
+def through(url: str, port: int) -> str:
+    """Returns a database URL with the address of a proxy."""
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))

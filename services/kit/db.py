@@ -48,6 +48,7 @@ FAILURES: tuple[type[BaseException], ...] = (*_LOST, asyncpg.InterfaceError, asy
 """All that a call into asyncpg may raise."""
 
 RELEASE_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,9 @@ class Database:
         return Use(max(0, self._pool.get_size() - idle), idle, self._pool.get_max_size())
 
     async def close(self) -> None:
-        """Closes the pool within five seconds, whatever its connections do."""
+        """Closes the pool within a second, whatever its connections do."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._pool.close()
         except FAILURES:
             self._pool.terminate()

@@ -66,6 +66,8 @@ class Readiness:
             if check.problem or check.next_time <= now:
                 check.next_time = now + check.seconds
                 self._note(name, check, await _run(check))
+                if check.problem:  # at once: the next check may take its time
+                    self._health.set_ready(ready=False)
         self._health.set_ready(ready=not self.problems)
 
     async def run(self) -> None:

@@ -42,6 +42,9 @@ log = get(__name__)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 GRACE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+CHECK_SECONDS = 2.0
+"""So long the database may take for readiness; what a call may take is longer."""
+
 MAX_METADATA = 8_192
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),  # else a second process takes half of the callers, and their keys, unnoticed
@@ -230,7 +233,11 @@ class Server:
 
     def _add_checks(self, authenticator: Authenticator) -> None:
         async def database() -> str:
-            await self.db.fetchval("SELECT 1")
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self.db.fetchval("SELECT 1")
+            except TimeoutError:
+                return "the database does not answer"
             return "the audit log cannot be written" if self.recorder.down else ""
 
         self.readiness.add("database", database)
