@@ -180,7 +180,7 @@ CREATE FUNCTION ingest.end_many(
   p_minute_symbols integer[], p_minute_days date[], p_minute_bars integer[], p_minute_regular integer[],
   p_updated integer, p_unchanged integer, p_rejected integer, p_min_ts timestamptz, p_max_ts timestamptz,
   p_fetch_time timestamptz, p_asked_from timestamptz, p_asked_to timestamptz, p_partial boolean,
-  p_position integer, p_done boolean, p_lease interval)
+  p_position integer, p_done boolean, p_lease interval, p_note text)
 RETURNS TABLE (state smallint, write_id integer)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -238,7 +238,7 @@ BEGIN
   v_state := CASE WHEN p_done THEN 3 WHEN v_wanted IS NULL THEN 6 WHEN v_held OR NOT v_wanted THEN 1 ELSE 2 END;
   v_next := ingest.finish(p_write_id, v_state < 3, NULL, p_timeframe, p_min_ts, p_max_ts, p_fetch_time, p_asked_from, p_asked_to);
   UPDATE ingest.slices s
-  SET state = v_state, position = CASE WHEN p_done THEN NULL ELSE p_position END, write_id = v_next, attempts = 0, reason = '',
+  SET state = v_state, position = CASE WHEN p_done THEN NULL ELSE p_position END, write_id = v_next, attempts = 0, reason = p_note,
       inserted = s.inserted + coalesce((SELECT sum(i) FROM unnest(p_inserted) AS i), 0), updated = s.updated + p_updated,
       unchanged = s.unchanged + p_unchanged, rejected = s.rejected + p_rejected,
       requests = CASE WHEN s.kind = 3 THEN 0 ELSE s.requests END,

@@ -18,6 +18,7 @@ from services.ingest.settings import IngestSettings
 from services.ingest.status import Status
 from services.ingest.store.coverage import CoverageStore
 from services.ingest.store.deletions import Deletions
+from services.ingest.store.imports import Imports
 from services.ingest.store.jobs import Jobs
 from services.ingest.store.overview import OverviewStore
 from services.ingest.store.rejects import Rejects
@@ -80,7 +81,12 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
             scheduler=scheduler, schedule=schedule, requests_per_minute=settings.polygon_requests_per_minute
         ),
         status=Status(figures, requests_per_minute=settings.polygon_requests_per_minute),
-        bulk=Bulk(symbols=symbols, starts=starts, deletions=Deletions(db, server.recorder, requests)),
+        bulk=Bulk(
+            symbols=symbols,
+            starts=starts,
+            deletions=Deletions(db, server.recorder, requests),
+            imports=Imports(server.recorder, requests),
+        ),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)

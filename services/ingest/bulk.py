@@ -1,4 +1,4 @@
-"""What the IngestService does with bars in bulk: deletions."""
+"""What the IngestService does with bars in bulk: deletions, and imports of files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from services.kit import calls
 
 if TYPE_CHECKING:
     from services.ingest.store.deletions import Deletions
+    from services.ingest.store.imports import Imports
     from services.ingest.store.jobs import Job
     from services.ingest.store.starts import Starts
     from services.ingest.store.symbols import SymbolStore
@@ -31,6 +32,7 @@ class Bulk:
     symbols: SymbolStore
     starts: Starts
     deletions: Deletions
+    imports: Imports
 
     async def delete(self, request: ingest_pb2.DeleteBarsRequest) -> ingest_pb2.DeleteBarsResponse:
         """Starts a deletion, or says how many bars it would take away."""
@@ -59,4 +61,18 @@ class Bulk:
         original = Original(request.request_id, body, MessageToJson(request))
         return ingest_pb2.DeleteBarsResponse.FromString(
             await self.deletions.start(calls.current(), ask, original, answer)
+        )
+
+    async def import_files(self, request: ingest_pb2.ImportFilesRequest) -> ingest_pb2.ImportFilesResponse:
+        """Starts an import of files, which the workers find."""
+        ask = requests.import_terms(request)
+
+        def answer(job: Job) -> bytes:
+            started = ingest_pb2.ImportFilesResponse(backfill=to_backfill(job, overall_pace(job)))
+            return started.SerializeToString(deterministic=True)
+
+        body = request.SerializeToString(deterministic=True)
+        original = Original(request.request_id, body, MessageToJson(request))
+        return ingest_pb2.ImportFilesResponse.FromString(
+            await self.imports.start(calls.current(), ask, original, answer)
         )

@@ -37,6 +37,9 @@ class Errand(Protocol):
         Raises HopelessError, or MdwError when the database is away.
         """
 
+    def interrupt(self) -> None:
+        """Lets what is long end after the part under way."""
+
 
 class Deleter:
     """Deletes bars, a part a claim."""
@@ -56,6 +59,9 @@ class Deleter:
         log.info("bars_deleted", slice=claim.slice_id, ticker=claim.provider_ticker, until=until, bars=deleted.bars)
         return deleted.state
 
+    def interrupt(self) -> None:
+        """Has nothing to do: a claim is a part."""
+
 
 class Errands:
     """Handles claims, one at a time."""
@@ -69,6 +75,11 @@ class Errands:
     def kinds(self) -> list[int]:
         """Returns the kinds of slices that it works on."""
         return list(self._errands)
+
+    def interrupt(self) -> None:
+        """Ends long errands after the part under way."""
+        for errand in self._errands.values():
+            errand.interrupt()
 
     async def handle(self, claim: Claim) -> None:
         """Brings a slice on, or notes why not; raises MdwError when the database is away."""

@@ -109,7 +109,20 @@ def sift(bars: Columns, *, start_ms: int, end_ms: int, off_grid: BoolArray) -> S
     return Sifted(kept, rejected, tuple(_REASONS[code] for code in codes[rejected].tolist()))
 
 
-def _impossible(bars: Columns, start_ms: int, end_ms: int, off_grid: BoolArray) -> NDArray[np.uint8]:
+def sift_many(bars: Columns, owners: IntArray, *, start_ms: IntArray, end_ms: IntArray, off_grid: BoolArray) -> Sifted:
+    """Sifts bars of many series (owners), each within bounds of its own; those kept are by owner and time."""
+    codes = _impossible(bars, start_ms, end_ms, off_grid)
+    kept = np.flatnonzero(codes == _POSSIBLE)
+    in_order = kept[np.lexsort((bars.ts[kept], owners[kept]))]
+    kept, differing = _first_of_each_time(bars, in_order, owners)
+    codes[differing] = _REASONS.index(Reason.DUPLICATE)
+    rejected = np.flatnonzero(codes != _POSSIBLE)
+    return Sifted(kept, rejected, tuple(_REASONS[code] for code in codes[rejected].tolist()))
+
+
+def _impossible(
+    bars: Columns, start_ms: int | IntArray, end_ms: int | IntArray, off_grid: BoolArray
+) -> NDArray[np.uint8]:
     """Returns for each bar the index of its reason, or _POSSIBLE."""
     lowest, highest = np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close)
     missing, infinite = bars.ts == NO_TIME, np.zeros(len(bars), np.bool_)
@@ -130,10 +143,16 @@ def _impossible(bars: Columns, start_ms: int, end_ms: int, off_grid: BoolArray) 
     return codes
 
 
-def _first_of_each_time(bars: Columns, by_time: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _first_of_each_time(
+    bars: Columns, by_time: NDArray[np.intp], owners: IntArray | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Returns the first position of each time, and those of later bars that differ from it."""
     ts = bars.ts[by_time]
-    first = np.concatenate([[True], ts[1:] != ts[:-1]])
+    first = np.ones(len(ts), np.bool_)
+    first[1:] = ts[1:] != ts[:-1]
+    if owners is not None:
+        whose = owners[by_time]
+        first[1:] |= whose[1:] != whose[:-1]
     leaders = by_time[np.maximum.accumulate(np.where(first, np.arange(len(ts)), 0))]
     same = bars.take(by_time).same_values(bars.take(leaders))
     return by_time[first], by_time[~same]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest.calendar import day_of
+from services.ingest.filenames import kind_of
 from services.ingest.planner import STORED
 from services.ingest.resolving import Wanted
+from services.ingest.store.imports import Ask
 from services.ingest.timeframes import TIMEFRAMES
 from services.kit import checks
 from services.kit.errors import InvalidArgument, OutOfRange
+from services.kit.tickers import CLASSES, ETF, STOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +27,7 @@ FIRST_DATE = date(2000, 1, 1)
 """Nothing is fetched before, and no calendar begins sooner."""
 
 MAX_REASON = 200
+MAX_PATH = 400
 
 T = TypeVar("T")
 
@@ -105,6 +110,38 @@ def deletion_terms(request: ingest_pb2.DeleteBarsRequest, horizon: date) -> Dele
     _require_known("start_time", first, horizon)
     _require_known("end_time", end, horizon)
     return DeletionTerms(first=first, end=end, reason=reason, priority=priority)
+
+
+def import_terms(request: ingest_pb2.ImportFilesRequest) -> Ask:
+    """Checks a request for an import at once; raises InvalidArgument."""
+    broken: list[tuple[str, str]] = []
+    path = _try(broken, lambda: _relative_path(request.path)) or ""
+    said = kind_of(path)
+    timeframe = _try(broken, lambda: stored_timeframe(request.timeframe)) or said.timeframe
+    asset_class = _file_class(request.asset_class) or said.asset_class
+    if request.asset_class not in (0, *CLASSES):
+        broken.append(("asset_class", f"is {request.asset_class}, which is no asset class"))
+    elif said.asset_class not in (0, asset_class) or said.timeframe not in (0, timeframe):
+        broken.append(("path", "names files of another kind than timeframe and asset_class"))
+    mode = _try(broken, lambda: known("mode", request.mode, ingest_pb2.BackfillMode)) or 1
+    priority = _try(broken, lambda: settable_priority(request.priority, default=ingest_pb2.PRIORITY_NORMAL)) or 0
+    if request.request_id:
+        _try(broken, lambda: checks.uuid("request_id", request.request_id))
+    if broken:
+        raise InvalidArgument.many(broken)
+    return Ask(path=path, timeframe=timeframe, asset_class=asset_class, mode=mode, priority=priority)
+
+
+def _relative_path(text: str) -> str:
+    path = PurePosixPath(checks.text("path", text, maximum=MAX_PATH))
+    if path.is_absolute() or ".." in path.parts:
+        raise InvalidArgument("path", "must be relative to the workers' IMPORT_FOLDER and stay inside")
+    return path.as_posix()
+
+
+def _file_class(asset_class: int) -> int:
+    """Returns the class by which files are known: stocks and ETFs share theirs."""
+    return STOCK if asset_class == ETF else asset_class
 
 
 def stored_timeframes(timeframes: Iterable[int]) -> tuple[int, ...]:

@@ -217,6 +217,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> ingest_pb2.ResumeScheduleResponse:
         return ingest_pb2.ResumeScheduleResponse(schedule=await self._scheduling.set_paused(request.note, paused=False))
 
+    @scopes("ingest.write")
+    async def ImportFiles(self, request: ingest_pb2.ImportFilesRequest, context: Any) -> ingest_pb2.ImportFilesResponse:
+        return await self._bulk.import_files(request)
+
     @scopes("ingest.delete")
     async def DeleteBars(self, request: ingest_pb2.DeleteBarsRequest, context: Any) -> ingest_pb2.DeleteBarsResponse:
         return await self._bulk.delete(request)

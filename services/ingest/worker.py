@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -15,6 +16,7 @@ from tenacity import retry, retry_if_exception_type, wait_fixed
 from services.ingest.action_inquiry import ActionsInquiry
 from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher
+from services.ingest.importing import Importer
 from services.ingest.owners import is_gone, my_name
 from services.ingest.polygon import Polygon
 from services.ingest.store import sessions, slices
@@ -50,6 +52,8 @@ SCHEMA = RequiredSchema(
         "ingest.begin_delete",
         "ingest.end_delete",
         "ingest.close_slice",
+        "ingest.begin_many",
+        "ingest.end_many",
         "ingest.known_splits",
         "ingest.end_step",
     ),
@@ -97,6 +101,7 @@ class Worker:
         """Lets the part under way end, gives back what is only asked for, and takes nothing more."""
         self._stopping.set()
         self._fetcher.interrupt()
+        self._errands.interrupt()
 
     async def run(self) -> None:
         """Works until stopped; survives a database that is away, and whatever else a step may fail with."""
@@ -206,7 +211,8 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
                 inquiries={slices.ACTIONS: ActionsInquiry(db, calendars)},
             )
             lease = timedelta(seconds=settings.lease_seconds)
-            errands = Errands(db, {slices.DELETE: Deleter(db, calendars)})
+            importer = Importer(db, calendars, Path(settings.import_folder) if settings.import_folder else None)
+            errands = Errands(db, {slices.DELETE: Deleter(db, calendars), slices.FILE: importer})
             worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)
             stop.gently(worker)
             log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.ingest.polygon import PAGE_BARS
 from services.kit.settings import Settings, SettingsError, check_address, check_database_url, secret
@@ -25,6 +26,8 @@ class WorkerSettings(Settings):
     """A slice whose worker is silent for so long goes to another; longer than an answer and its part take."""
     request_seconds: float = 30.0
     metrics_address: str = ""
+    import_folder: str = ""
+    """Where ImportFiles finds its files; nothing outside is read."""
     log_level: str = "INFO"
     log_format: str = ""
     otel_exporter_otlp_endpoint: str = ""
@@ -42,6 +45,8 @@ class WorkerSettings(Settings):
             raise SettingsError("REQUEST_SECONDS: must be above 0 and below LEASE_SECONDS")
         if self.metrics_address:
             check_address("METRICS_ADDRESS", self.metrics_address)
+        if self.import_folder and not Path(self.import_folder).is_dir():
+            raise SettingsError(f"IMPORT_FOLDER: {self.import_folder} is no folder")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise SettingsError(f"LOG_LEVEL: {self.log_level!r} is none of DEBUG, INFO, WARNING, ERROR")
         if self.log_format not in ("", "json", "console"):

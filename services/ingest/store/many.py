@@ -22,7 +22,8 @@ from services.ingest.store.tallies import Tally, answered, ending, superseded
 from services.kit.db import roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import timedelta
 
     import asyncpg
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from services.ingest.quality import Split
     from services.ingest.store.slices import Claim
     from services.kit.db import Connection, Database
+
+    # What else a part writes, given the bars by day that later answers know otherwise.
+    Also = Callable[[Connection, dict[int, int]], Awaitable[None]]
 
 BEGIN_MANY = """
 SELECT symbol_id, last_ts, tail, newer_from, newer_to, newer_partial, deleted, void
@@ -46,7 +50,7 @@ WHERE slice_id = $1
 END_MANY = """
 SELECT state, write_id
 FROM ingest.end_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                     $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
+                     $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
 """
 
 
@@ -63,15 +67,18 @@ class Written:
     """Bars, by day, that a later answer knows otherwise."""
 
 
-async def write(db: Database, claim: Claim, part: Batch, *, done: bool) -> Written | None:
+async def write(
+    db: Database, claim: Claim, part: Batch, *, done: bool, also: Also | None = None, note: str = ""
+) -> Written | None:
     """Writes a part; None when the slice is no longer the claim's, and nothing is written then.
 
     The claim goes on until the part that is `done`: its lease is renewed, and the answer holds the claim for the next.
+    A note stays with the slice as its reason.
     """
     async with db.connection() as conn:
         await conn.execute(parts.BEGIN)
         try:
-            written = await _write(conn, claim, part, done=done)
+            written = await _write(conn, claim, part, also, (done, claim.lease, note))
             await conn.execute("COMMIT" if written else "ROLLBACK")
         except BaseException:
             await roll_back(conn)
@@ -79,7 +86,9 @@ async def write(db: Database, claim: Claim, part: Batch, *, done: bool) -> Writt
     return written
 
 
-async def _write(conn: Connection, claim: Claim, part: Batch, *, done: bool) -> Written | None:
+async def _write(
+    conn: Connection, claim: Claim, part: Batch, also: Also | None, onward: tuple[bool, timedelta, str]
+) -> Written | None:
     heads = await _begin(conn, claim, part)
     if heads is None:
         return None
@@ -91,7 +100,9 @@ async def _write(conn: Connection, claim: Claim, part: Batch, *, done: bool) -> 
     new_rejects = await refused.keep_many(conn, claim.slice_id, part.timeframe, part.rejects)
     terms = ending(part, writing.tally, [new_rejects.get(int(one), 0) for one in part.symbol_ids])
     position = int(part.symbol_ids[-1]) if len(part.symbol_ids) else None
-    row = await conn.fetchrow(END_MANY, claim.slice_id, claim.write_id, *terms, position, done, claim.lease)
+    if also is not None:
+        await also(conn, writing.tally.superseded)
+    row = await conn.fetchrow(END_MANY, claim.slice_id, claim.write_id, *terms, position, *onward)
     assert row is not None  # noqa: S101 - the function returns one row
     return writing.written(row["state"], replace(claim, write_id=row["write_id"] or 0, position=position))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RANGE, DAY, FILE, DELETE, SYMBOLS, ACTIONS = 1, 2, 3, 4, 5, 6
 """mdw.ingest.v1.Slice.Kind."""
 
-FAILED, OUTSIDE_PLAN = 4, 5
+PENDING, RUNNING, SUCCEEDED, FAILED, OUTSIDE_PLAN = 1, 2, 3, 4, 5
 ENDED = frozenset({3, 4, 5, 6})
 
 HAS_DUE = """

@@ -1388,6 +1388,76 @@ class ListRejectedBarsResponse(_message.Message):
 Global___ListRejectedBarsResponse: _TypeAlias = ListRejectedBarsResponse  # noqa: Y015
 
 @_typing.final
+class ImportFilesRequest(_message.Message):
+    """Asks for an import of files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Required. A file YYYY-MM-DD.csv.gz, or a folder of such files, relative to the workers' IMPORT_FOLDER."""
+    asset_class: _type_pb2.AssetClass.ValueType
+    """What the files hold: ASSET_CLASS_STOCK, for stocks and ETFs, or ASSET_CLASS_CRYPTO. Unset means what the folders are
+    named, as the provider names them: us_stocks_sip or global_crypto. Files of which nobody says it are left out.
+    """
+    timeframe: _type_pb2.Timeframe.ValueType
+    """1M or 1D. Unset means what the folders are named: minute_aggs_v1 or day_aggs_v1."""
+    mode: Global___BackfillMode.ValueType
+    """MISSING, also if unset, leaves out files that were imported before, by their content, and sessions that were deleted.
+    REFETCH takes all again.
+    """
+    priority: Global___Priority.ValueType
+    """Unset means NORMAL."""
+    request_id: _builtins.str
+    """UUID; a repeat with it returns the first answer."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        timeframe: _type_pb2.Timeframe.ValueType = ...,
+        mode: Global___BackfillMode.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_class", b"asset_class", "mode", b"mode", "path", b"path", "priority", b"priority", "request_id", b"request_id", "timeframe", b"timeframe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportFilesRequest: _TypeAlias = ImportFilesRequest  # noqa: Y015
+
+@_typing.final
+class ImportFilesResponse(_message.Message):
+    """The import that was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """Its first slice lists the files, the others import them."""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportFilesResponse: _TypeAlias = ImportFilesResponse  # noqa: Y015
+
+@_typing.final
 class DeleteBarsRequest(_message.Message):
     """Asks for the deletion of bars."""
 

@@ -120,6 +120,11 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
                 _registered_method=True)
+        self.ImportFiles = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/ImportFiles',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesResponse.FromString,
+                _registered_method=True)
         self.DeleteBars = channel.unary_unary(
                 '/mdw.ingest.v1.IngestService/DeleteBars',
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.DeleteBarsRequest.SerializeToString,
@@ -267,6 +272,14 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportFiles(self, request, context):
+        """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
+        folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteBars(self, request, context):
         """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
         validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -372,6 +385,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ResumeSchedule,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'ImportFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportFiles,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesResponse.SerializeToString,
             ),
             'DeleteBars': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteBars,
@@ -844,6 +862,33 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/ResumeSchedule',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/ImportFiles',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

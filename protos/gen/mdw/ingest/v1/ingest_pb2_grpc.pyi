@@ -89,6 +89,10 @@ class IngestServiceStub:
     """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]
     """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+    ImportFiles: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ImportFilesRequest, _ingest_pb2.ImportFilesResponse]
+    """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
+    folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+    """
     DeleteBars: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]
     """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
     validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -161,6 +165,10 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
     """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+    ImportFiles: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ImportFilesRequest, _ingest_pb2.ImportFilesResponse]  # type: ignore[assignment]
+    """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
+    folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+    """
     DeleteBars: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteBarsRequest, _ingest_pb2.DeleteBarsResponse]  # type: ignore[assignment]
     """Starts the deletion of a span of bars, which are then not fetched again but by BACKFILL_MODE_REFETCH; or says with
     validate_only how many it would take away. Without purge an earlier as_of still shows them. Needs `ingest.delete`. With
@@ -332,6 +340,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ResumeScheduleResponse, _abc.Awaitable[_ingest_pb2.ResumeScheduleResponse]]:
         """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ImportFiles(
+        self,
+        request: _ingest_pb2.ImportFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ImportFilesResponse, _abc.Awaitable[_ingest_pb2.ImportFilesResponse]]:
+        """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
+        folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def DeleteBars(
