@@ -26,6 +26,18 @@ _PART_BARS = (1, 10, 100, 500, 1_000, 5_000, 10_000, 50_000)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STATES = {3: "succeeded", 4: "failed", 5: "outside_plan", 6: "cancelled"}
 _TIMEFRAMES = {MINUTE: "1m", DAY: "1d"}
+_CHANGES = ("inserted", "updated", "unchanged", "rejected")
+_OUTCOMES = (
+    "page",
+    "throttled",
+    "failed",
+    "refused",
+    "outside_plan",
+    "key_refused",
+    "not_sent",
+    "interrupted",
+    "error",
+)
 
 
 class Counts(Protocol):
@@ -51,9 +63,12 @@ class Tally:
         self.slices_freed = 0
         self.limiter_waits = 0
         self.steps_failed = 0
-        self._bars: Counter[Labels] = Counter()
-        self._ended: Counter[Labels] = Counter()
-        self._answers: Counter[Labels] = Counter()
+        # Zeros from the start: what Prometheus first sees as 1 is no growth to it, and no alert.
+        self._bars: Counter[Labels] = Counter(
+            {(frame, change): 0 for frame in _TIMEFRAMES.values() for change in _CHANGES}
+        )
+        self._ended: Counter[Labels] = Counter({(state,): 0 for state in _STATES.values()})
+        self._answers: Counter[Labels] = Counter({(outcome,): 0 for outcome in _OUTCOMES})
         self._stepped = time.monotonic()
         self._sizes = Histogram("mdw_part_bars", "Bars of a part, whatever became of them.", _PART_BARS)
         self._part_seconds = Histogram("mdw_part_seconds", "How long a part takes to be written.", _SECONDS)
@@ -84,7 +99,7 @@ class Tally:
     def part(self, timeframe: int, written: Counts) -> None:
         """Counts a part that was committed."""
         name = _TIMEFRAMES.get(timeframe, str(timeframe))
-        for change in ("inserted", "updated", "unchanged", "rejected"):
+        for change in _CHANGES:
             self._bars[(name, change)] += getattr(written, change)
         self._sizes.observe(written.inserted + written.updated + written.unchanged + written.rejected)
         self.ended(written.state)

@@ -52,6 +52,10 @@ class Metrics(Exporter):
         self._refused: dict[Labels, float] = {}
         self.counters("mdw_calls_refused", "Calls that got no answer, by reason.", ("reason",), self._refused.copy)
 
+    def know(self, method: Method) -> None:
+        """Shows a method before its first call: what Prometheus first sees as 1 is no growth to it, and no alert."""
+        self._of(method).codes |= dict.fromkeys(("OK", "INTERNAL", "UNAVAILABLE"), 0)
+
     def started(self, method: Method | None) -> None:
         """Counts a call that has arrived."""
         self._of(method).started += 1

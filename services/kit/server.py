@@ -107,7 +107,10 @@ class Server:
 
     def add(self, servicer: object, service: ServiceDescriptor) -> None:
         """Serves a contract; raises UndeclaredError if one of its methods has no scopes."""
-        self._router.add(methods_of(servicer, service))
+        methods = methods_of(servicer, service)
+        self._router.add(methods)
+        for method in methods:
+            self.metrics.know(method)
         self._services.append(service.full_name)
         self.health.add(service.full_name)
 

@@ -40,9 +40,17 @@ async def test_refusals_are_counted_by_reason(scraped):
         await scraped.stub.ListBars(bars_pb2.ListBarsRequest())
     found = await asyncio.to_thread(read, scraped.server.metrics_port)
     assert found["mdw_calls_refused_total"] == {(("reason", "KEY_MISSING"),): 1}
-    assert found["grpc_server_started_total"] == {
-        (("grpc_method", "ListBars"), ("grpc_service", "mdw.ingest.v1.BarService"), ("grpc_type", "unary")): 1
+    labels = (("grpc_method", "ListBars"), ("grpc_service", "mdw.ingest.v1.BarService"), ("grpc_type", "unary"))
+    assert found["grpc_server_started_total"][labels] == 1
+
+
+async def test_methods_and_grave_codes_are_shown_before_their_first_call(scraped):
+    found = await asyncio.to_thread(read, scraped.server.metrics_port)
+    handled = {
+        (dict(labels)["grpc_method"], dict(labels)["grpc_code"]) for labels in found["grpc_server_handled_total"]
     }
+    codes = ("OK", "INTERNAL", "UNAVAILABLE")
+    assert handled == {(method, code) for method in ("ListBars", "StreamBars", "GetLatestBars") for code in codes}
 
 
 async def test_streams_and_calls_under_way_are_seen(scraped):
