@@ -52,6 +52,10 @@ class PostgresError(Exception):
     """Postgres cannot run here; the text says why and what to do."""
 
 
+class FolderError(PostgresError):
+    """What is in the folder cannot be used: another one, or an empty one, could be."""
+
+
 class EmbeddedPostgres:
     """One server: its data in `folder`/data, the superuser's password in `folder`/password."""
 
@@ -145,10 +149,10 @@ class EmbeddedPostgres:
             made_by = (self.data / "PG_VERSION").read_text().strip()
             self._password_file.read_text()
         except OSError as error:
-            raise PostgresError(f"{self.folder} is not a usable Postgres folder ({error.strerror}).") from error
+            raise FolderError(f"{self.folder} is not a usable Postgres folder ({error.strerror}).") from error
         present = version(DISTRIBUTION).split(".", maxsplit=1)[0]
         if made_by != present:
-            raise PostgresError(f"{self.folder} was made by PostgreSQL {made_by}, and {install} is {present}.")
+            raise FolderError(f"{self.folder} was made by PostgreSQL {made_by}, and {install} is {present}.")
 
     def _launch(self, install: Path, owner: pwd.struct_passwd | None) -> Child:
         """Starts `postgres`, again if another took the free port or a killed server still holds its shared memory."""
@@ -166,7 +170,7 @@ class EmbeddedPostgres:
             reason = _text_from(self.log, begin)
             passing = "shared memory block" in reason or (any_port and "could not bind" in reason)
             if not passing or time.monotonic() > patience:
-                raise PostgresError(f"Postgres ended at once, see {self.log}:\n{reason}")
+                raise FolderError(f"Postgres ended at once, see {self.log}:\n{reason}")
             time.sleep(0.2)
 
     def _spawn(self, install: Path, owner: pwd.struct_passwd | None) -> Child:
@@ -194,13 +198,24 @@ class EmbeddedPostgres:
 def _owner(data: Path) -> pwd.struct_passwd | None:
     """Returns whom Postgres, which refuses to be root, runs as: whoever owns the data, else a system user."""
     if os.geteuid() != 0:
+        _named(os.geteuid())
         return None
     if data.exists() and data.stat().st_uid != 0:
-        return pwd.getpwuid(data.stat().st_uid)
+        return _named(data.stat().st_uid)
     for name in ROOT_RUNS_AS:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise PostgresError(f"Postgres does not run as root, and no user is called {' or '.join(ROOT_RUNS_AS)}.")
+
+
+def _named(uid: int) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        raise PostgresError(
+            f"User id {uid} has no name, and Postgres runs only as a user who has: add it to /etc/passwd, "
+            "or set DATABASE_URL to a Postgres of yours."
+        ) from None
 
 
 def _path(data: Path, owner: pwd.struct_passwd | None) -> str:

@@ -14,7 +14,7 @@ from deploy.local.bring_up import bring_up
 from deploy.local.children import end_with_parent
 from deploy.local.fill import fill, outcome, table
 from deploy.local.hints import command_lines
-from deploy.local.postgres import PostgresError
+from deploy.local.postgres import FolderError, PostgresError
 from deploy.local.stack import Stack, StackError
 from deploy.local.state import State, StateError
 from deploy.local.switches import Switches, UsageError
@@ -117,11 +117,11 @@ def main() -> int:
         return 0 if run is not None and run.serving else INTERRUPTED
     except Unauthenticated:
         return _fail(f"the key in {state.admin_key} is not known to this database: make clean-run, or MDW_STATE=...")
-    except PostgresError as error:
+    except FolderError as error:
         return _fail(
             f"{error}\nmake clean-run removes {state.folder} with all bars in it, and the next run begins anew."
         )
-    except (UsageError, StateError, StackError, MdwError) as error:
+    except (UsageError, StateError, StackError, PostgresError, MdwError) as error:
         return _fail(str(error))
     return 0 if run.filled else 1
 

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from deploy.local import postgres as launcher
-from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres, PostgresError
+from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres, FolderError, PostgresError
 from tests.deploy.test_children import gone, until
 
 PARENT = """
@@ -118,14 +118,23 @@ def test_an_initdb_that_was_interrupted_begins_anew(tmp_path, monkeypatch):
     assert not server.data.exists()
 
 
+def test_a_user_without_a_name_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1_234_567)
+    server = EmbeddedPostgres(tmp_path)
+    with pytest.raises(PostgresError, match="User id 1234567 has no name") as caught:
+        server.start()
+    assert not isinstance(caught.value, FolderError)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_another_version_or_of_something_else_is_refused(tmp_path):
     server = EmbeddedPostgres(tmp_path)
     server.data.mkdir()
-    with pytest.raises(PostgresError, match="is not a usable Postgres folder"):
+    with pytest.raises(FolderError, match="is not a usable Postgres folder"):
         server.start()
     (server.data / "PG_VERSION").write_text("9\n")
     (tmp_path / "password").write_text("x")
-    with pytest.raises(PostgresError, match="was made by PostgreSQL 9"):
+    with pytest.raises(FolderError, match="was made by PostgreSQL 9"):
         server.start()
     with pytest.raises(PostgresError, match="not started"):
         _ = server.child

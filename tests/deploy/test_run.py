@@ -196,6 +196,17 @@ def test_what_goes_wrong_is_one_line(tmp_path, monkeypatch, capsys, environ, mes
     assert line.startswith(message)
 
 
+def test_a_folder_that_cannot_be_used_comes_with_the_way_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MDW_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MDW_PORT", str(three_free_ports()))
+    (tmp_path / "state/postgres/data").mkdir(parents=True)
+    (tmp_path / "state/lock").touch()
+    assert program.main() == 1
+    said, way_out = capsys.readouterr().err.splitlines()
+    assert "is not a usable Postgres folder" in said
+    assert way_out.startswith("make clean-run removes")
+
+
 def test_status_says_when_nothing_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MDW_STATE", str(tmp_path))
     assert print_status() == 1
