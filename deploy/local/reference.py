@@ -105,7 +105,8 @@ def splits(market: Market, params: Mapping[str, str], *, old: bool) -> list[Row]
         and _within(split.ticker, "ticker", params)
         and _within(split.execution_date.isoformat(), "execution_date", params)
     ]
-    rows.sort(key=lambda row: (row["execution_date"], row["ticker"]), reverse=params.get("order", "desc") == "desc")
+    ascending = params.get("order") == "asc" or params.get("sort", "").endswith(".asc")
+    rows.sort(key=lambda row: (row["execution_date"], row["ticker"]), reverse=not ascending)
     return rows[: _limit(params, *(OLD_SPLITS_LIMIT if old else SPLITS_LIMIT))]
 
 

@@ -26,6 +26,8 @@ from services.ingest.store.schedule import Schedule
 from services.ingest.store.starts import Starts
 from services.ingest.store.steering import Steering
 from services.ingest.store.symbols import SymbolStore
+from services.ingest.store.syncs import Syncs
+from services.ingest.syncing import Syncing
 from services.ingest.watching import Watching
 from services.kit.db import Database
 from services.kit.paging import PageTokens
@@ -87,6 +89,7 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
             deletions=Deletions(db, server.recorder, requests),
             imports=Imports(server.recorder, requests),
         ),
+        syncing=Syncing(symbols=symbols, syncs=Syncs(db, server.recorder, requests), tokens=tokens),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)

@@ -83,6 +83,8 @@ def to_slice(row: Slice) -> ingest_pb2.Slice:
         bars_unchanged=row.unchanged,
         bars_rejected=row.rejected,
         bars_deleted=row.deleted,
+        subject=row.subject,
+        rows_unknown=row.unknown,
     )
 
 

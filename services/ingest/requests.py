@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    Dated = (
+        ingest_pb2.StartBackfillRequest
+        | ingest_pb2.DeleteBarsRequest
+        | ingest_pb2.SyncActionsRequest
+        | ingest_pb2.ListCorporateActionsRequest
+    )
+
 FIRST_DATE = date(2000, 1, 1)
 """Nothing is fetched before, and no calendar begins sooner."""
 
@@ -112,6 +119,38 @@ def deletion_terms(request: ingest_pb2.DeleteBarsRequest, horizon: date) -> Dele
     return DeletionTerms(first=first, end=end, reason=reason, priority=priority)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncTerms:
+    """A request for splits and dividends, checked."""
+
+    first: date
+    priority: int
+
+
+def sync_terms(request: ingest_pb2.SyncActionsRequest, now: datetime) -> SyncTerms:
+    """Checks a request for splits and dividends at once; raises InvalidArgument."""
+    broken: list[tuple[str, str]] = []
+    if request.tickers and request.symbol_ids:
+        broken.append(("tickers", "goes without symbol_ids"))
+    if request.asset_class and not request.tickers:
+        broken.append(("asset_class", "goes with tickers"))
+    first = _try(broken, lambda: _first_date(request, now)) or FIRST_DATE
+    priority = _try(broken, lambda: settable_priority(request.priority, default=ingest_pb2.PRIORITY_NORMAL)) or 0
+    if request.request_id:
+        _try(broken, lambda: checks.uuid("request_id", request.request_id))
+    if broken:
+        raise InvalidArgument.many(broken)
+    return SyncTerms(first=first, priority=priority)
+
+
+def dates_between(request: Dated) -> tuple[date | None, date | None]:
+    """Returns the dates from start_time to end_time, exclusive, None where open; raises InvalidArgument."""
+    first, end = _date(request, "start_time"), _date(request, "end_time")
+    if first and end and end <= first:
+        raise InvalidArgument("end_time", f"is {end}, must be later than start_time, {first}")
+    return first, end
+
+
 def import_terms(request: ingest_pb2.ImportFilesRequest) -> Ask:
     """Checks a request for an import at once; raises InvalidArgument."""
     broken: list[tuple[str, str]] = []
@@ -191,7 +230,7 @@ def pause_reason(text: str, default: str) -> str:
     return checks.text("reason", text, maximum=MAX_REASON) if text else default
 
 
-def _first_date(request: ingest_pb2.StartBackfillRequest, now: datetime) -> date | None:
+def _first_date(request: Dated, now: datetime) -> date | None:
     first = _date(request, "start_time")
     if first and first > now.astimezone(UTC).date():
         raise InvalidArgument("start_time", f"is {first}, must not lie in the future")
@@ -205,7 +244,7 @@ def _required_date(request: ingest_pb2.DeleteBarsRequest, field: str) -> date:
     return day
 
 
-def _date(request: ingest_pb2.StartBackfillRequest | ingest_pb2.DeleteBarsRequest, field: str) -> date | None:
+def _date(request: Dated, field: str) -> date | None:
     if not request.HasField(field):  # type: ignore[arg-type]
         return None
     value: Timestamp = getattr(request, field)

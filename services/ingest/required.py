@@ -16,7 +16,7 @@ _TABLES = {
     "ingest.slices": """
         slice_id turn cursor next_try_time lease_owner lease_until fetch_time end_time token inserted updated unchanged
         rejected requests attempts symbol_id write_id first_date last_date kind mode priority state timeframe
-        asset_class held provider_ticker reason
+        asset_class held provider_ticker reason subject unknown
     """,
     "ingest.backfill_slices": "backfill_id slice_id",
     "ingest.series": """
@@ -34,7 +34,8 @@ _TABLES = {
         ts open high low close vwap volume symbol_id trade_count write_id ended_write_id timeframe flags
     """,
     "ingest.actions": """
-        write_id ended_write_id symbol_id ex_date kind flags split_from split_to cash_amount currency
+        action_id write_id ended_write_id symbol_id ex_date kind flags split_from split_to cash_amount currency
+        source_id source_time
     """,
     "ingest.deletions": "symbol_id timeframe write_id first_date end_date purge",
     "ingest.requests": "key_id method request_id request_hash answer create_time",
@@ -42,7 +43,7 @@ _TABLES = {
 }
 
 SCHEMA = RequiredSchema(
-    version=9,
+    version=10,
     columns=tuple(f"{table}.{column}" for table, columns in _TABLES.items() for column in columns.split()),
     functions=(
         "auth.record_calls",

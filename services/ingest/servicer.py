@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from services.ingest.store.starts import Started, Starts
     from services.ingest.store.steering import Steering
     from services.ingest.store.symbols import Symbol, SymbolStore
+    from services.ingest.syncing import Syncing
     from services.ingest.watching import Watching
     from services.kit.paging import PageTokens
 
@@ -56,6 +57,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         completeness: Completeness,
         scheduling: Scheduling,
         bulk: Bulk,
+        syncing: Syncing,
         status: Status,
     ) -> None:
         self._symbols = symbols
@@ -68,6 +70,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._completeness = completeness
         self._scheduling = scheduling
         self._bulk = bulk
+        self._syncing = syncing
         self._status = status
 
     @scopes("ingest.write")
@@ -216,6 +219,16 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self, request: ingest_pb2.ResumeScheduleRequest, context: Any
     ) -> ingest_pb2.ResumeScheduleResponse:
         return ingest_pb2.ResumeScheduleResponse(schedule=await self._scheduling.set_paused(request.note, paused=False))
+
+    @scopes("ingest.write")
+    async def SyncActions(self, request: ingest_pb2.SyncActionsRequest, context: Any) -> ingest_pb2.SyncActionsResponse:
+        return await self._syncing.sync_actions(request)
+
+    @scopes("ingest.read", "bars.read")
+    async def ListCorporateActions(
+        self, request: ingest_pb2.ListCorporateActionsRequest, context: Any
+    ) -> ingest_pb2.ListCorporateActionsResponse:
+        return await self._syncing.list_actions(request)
 
     @scopes("ingest.write")
     async def ImportFiles(self, request: ingest_pb2.ImportFilesRequest, context: Any) -> ingest_pb2.ImportFilesResponse:

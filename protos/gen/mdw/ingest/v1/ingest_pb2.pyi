@@ -31,7 +31,7 @@ class _BackfillModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backfill
     BACKFILL_MODE_UNSPECIFIED: _BackfillMode.ValueType  # 0
     """As MISSING."""
     BACKFILL_MODE_MISSING: _BackfillMode.ValueType  # 1
-    """Only sessions that are not held."""
+    """Only sessions that are not held, or came without bars and are not given up."""
     BACKFILL_MODE_REFETCH: _BackfillMode.ValueType  # 2
     """Everything, again."""
 
@@ -41,7 +41,7 @@ class BackfillMode(_BackfillMode, metaclass=_BackfillModeEnumTypeWrapper):
 BACKFILL_MODE_UNSPECIFIED: BackfillMode.ValueType  # 0
 """As MISSING."""
 BACKFILL_MODE_MISSING: BackfillMode.ValueType  # 1
-"""Only sessions that are not held."""
+"""Only sessions that are not held, or came without bars and are not given up."""
 BACKFILL_MODE_REFETCH: BackfillMode.ValueType  # 2
 """Everything, again."""
 Global___BackfillMode: _TypeAlias = BackfillMode  # noqa: Y015
@@ -473,6 +473,8 @@ class Slice(_message.Message):
     BARS_UNCHANGED_FIELD_NUMBER: _builtins.int
     BARS_REJECTED_FIELD_NUMBER: _builtins.int
     BARS_DELETED_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    ROWS_UNKNOWN_FIELD_NUMBER: _builtins.int
     slice_id: _builtins.int
     """Output only."""
     kind: Global___Slice.Kind.ValueType
@@ -505,6 +507,10 @@ class Slice(_message.Message):
     """Bars refused as impossible."""
     bars_deleted: _builtins.int
     """Bars that were taken away."""
+    subject: _builtins.str
+    """Of ACTIONS: splits or dividends; of SYMBOLS: which list. The counts of bars are then of actions, or of symbols."""
+    rows_unknown: _builtins.int
+    """Rows of tickers that nobody has registered, of DAY and ACTIONS."""
     @_builtins.property
     def next_try_time(self) -> _timestamp_pb2.Timestamp:
         """When it is tried again; absent when nothing is planned."""
@@ -534,10 +540,12 @@ class Slice(_message.Message):
         bars_unchanged: _builtins.int | None = ...,
         bars_rejected: _builtins.int | None = ...,
         bars_deleted: _builtins.int | None = ...,
+        subject: _builtins.str = ...,
+        rows_unknown: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "attempts", b"attempts", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "next_try_time", b"next_try_time", "requests", b"requests"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "_rows_unknown", b"_rows_unknown", "attempts", b"attempts", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "next_try_time", b"next_try_time", "requests", b"requests", "rows_unknown", b"rows_unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "attempts", b"attempts", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "first_date", b"first_date", "kind", b"kind", "last_date", b"last_date", "next_try_time", b"next_try_time", "provider_ticker", b"provider_ticker", "reason", b"reason", "requests", b"requests", "slice_id", b"slice_id", "state", b"state", "symbol_id", b"symbol_id", "timeframe", b"timeframe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_bars_deleted", b"_bars_deleted", "_bars_inserted", b"_bars_inserted", "_bars_rejected", b"_bars_rejected", "_bars_unchanged", b"_bars_unchanged", "_bars_updated", b"_bars_updated", "_requests", b"_requests", "_rows_unknown", b"_rows_unknown", "attempts", b"attempts", "bars_deleted", b"bars_deleted", "bars_inserted", b"bars_inserted", "bars_rejected", b"bars_rejected", "bars_unchanged", b"bars_unchanged", "bars_updated", b"bars_updated", "cursor_time", b"cursor_time", "first_date", b"first_date", "kind", b"kind", "last_date", b"last_date", "next_try_time", b"next_try_time", "provider_ticker", b"provider_ticker", "reason", b"reason", "requests", b"requests", "rows_unknown", b"rows_unknown", "slice_id", b"slice_id", "state", b"state", "subject", b"subject", "symbol_id", b"symbol_id", "timeframe", b"timeframe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
     _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015
@@ -553,6 +561,8 @@ class Slice(_message.Message):
     _WhichOneofArgType__bars_updated: _TypeAlias = _typing.Literal["_bars_updated", b"_bars_updated"]  # noqa: Y015
     _WhichOneofReturnType__requests: _TypeAlias = _typing.Literal["requests"]  # noqa: Y015
     _WhichOneofArgType__requests: _TypeAlias = _typing.Literal["_requests", b"_requests"]  # noqa: Y015
+    _WhichOneofReturnType__rows_unknown: _TypeAlias = _typing.Literal["rows_unknown"]  # noqa: Y015
+    _WhichOneofArgType__rows_unknown: _TypeAlias = _typing.Literal["_rows_unknown", b"_rows_unknown"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts) -> _WhichOneofReturnType__attempts | None: ...
     @_typing.overload
@@ -567,6 +577,8 @@ class Slice(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bars_updated) -> _WhichOneofReturnType__bars_updated | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requests) -> _WhichOneofReturnType__requests | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_unknown) -> _WhichOneofReturnType__rows_unknown | None: ...
 
 Global___Slice: _TypeAlias = Slice  # noqa: Y015
 
@@ -1386,6 +1398,268 @@ class ListRejectedBarsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRejectedBarsResponse: _TypeAlias = ListRejectedBarsResponse  # noqa: Y015
+
+@_typing.final
+class SyncActionsRequest(_message.Message):
+    """Asks for splits and dividends to be fetched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous."""
+    priority: Global___Priority.ValueType
+    """Unset means NORMAL."""
+    request_id: _builtins.str
+    """UUID; a repeat with it returns the first answer."""
+    @_builtins.property
+    def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickers in any usual spelling, at most 20,000. At most one of tickers and symbol_ids; neither means every registered
+        stock and ETF.
+        """
+
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 20,000."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """First ex-date, inclusive, 00:00Z; absent means 2000-01-01. Announced actions are fetched up to a year ahead."""
+
+    def __init__(
+        self,
+        *,
+        tickers: _abc.Iterable[_builtins.str] | None = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_class", b"asset_class", "priority", b"priority", "request_id", b"request_id", "start_time", b"start_time", "symbol_ids", b"symbol_ids", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncActionsRequest: _TypeAlias = SyncActionsRequest  # noqa: Y015
+
+@_typing.final
+class SyncActionsResponse(_message.Message):
+    """The job that was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncActionsResponse: _TypeAlias = SyncActionsResponse  # noqa: Y015
+
+@_typing.final
+class CorporateAction(_message.Message):
+    """A split or a cash dividend, as the provider tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CorporateAction._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: CorporateAction._Kind.ValueType  # 0
+        """In a filter: any."""
+        SPLIT: CorporateAction._Kind.ValueType  # 1
+        """From ex_date on there are split_to shares for split_from before."""
+        DIVIDEND: CorporateAction._Kind.ValueType  # 2
+        """From ex_date on the shares trade without the cash."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Says what it is."""
+
+    KIND_UNSPECIFIED: CorporateAction.Kind.ValueType  # 0
+    """In a filter: any."""
+    SPLIT: CorporateAction.Kind.ValueType  # 1
+    """From ex_date on there are split_to shares for split_from before."""
+    DIVIDEND: CorporateAction.Kind.ValueType  # 2
+    """From ex_date on the shares trade without the cash."""
+
+    ACTION_ID_FIELD_NUMBER: _builtins.int
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    TICKER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    EX_DATE_FIELD_NUMBER: _builtins.int
+    SPLIT_FROM_FIELD_NUMBER: _builtins.int
+    SPLIT_TO_FIELD_NUMBER: _builtins.int
+    CASH_AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_TIME_FIELD_NUMBER: _builtins.int
+    REPEATS_ANOTHER_FIELD_NUMBER: _builtins.int
+    ABSURD_RATIO_FIELD_NUMBER: _builtins.int
+    action_id: _builtins.int
+    """Stays the same when the action is corrected."""
+    symbol_id: _builtins.int
+    """The symbol that held the ticker at ex_date."""
+    ticker: _builtins.str
+    """Its present ticker, or the last one."""
+    kind: Global___CorporateAction.Kind.ValueType
+    """What it is."""
+    ex_date: _builtins.str
+    """YYYY-MM-DD; bars of that date show it."""
+    split_from: _builtins.float
+    """Splits only."""
+    split_to: _builtins.float
+    """Splits only."""
+    cash_amount: _builtins.float
+    """Dividends only: a share, as declared."""
+    currency: _builtins.str
+    """Dividends only."""
+    source_id: _builtins.str
+    """The provider's id; may be empty."""
+    repeats_another: _builtins.bool
+    """It repeats another action, and counts for nothing."""
+    absurd_ratio: _builtins.bool
+    """Its ratio is 1, or 1,000 and beyond. It counts all the same, as it does in the provider's adjusted prices."""
+    @_builtins.property
+    def source_time(self) -> _timestamp_pb2.Timestamp:
+        """When the provider was asked and told it so."""
+
+    def __init__(
+        self,
+        *,
+        action_id: _builtins.int = ...,
+        symbol_id: _builtins.int = ...,
+        ticker: _builtins.str = ...,
+        kind: Global___CorporateAction.Kind.ValueType = ...,
+        ex_date: _builtins.str = ...,
+        split_from: _builtins.float | None = ...,
+        split_to: _builtins.float | None = ...,
+        cash_amount: _builtins.float | None = ...,
+        currency: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        source_time: _timestamp_pb2.Timestamp | None = ...,
+        repeats_another: _builtins.bool = ...,
+        absurd_ratio: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cash_amount", b"_cash_amount", "_split_from", b"_split_from", "_split_to", b"_split_to", "cash_amount", b"cash_amount", "source_time", b"source_time", "split_from", b"split_from", "split_to", b"split_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cash_amount", b"_cash_amount", "_split_from", b"_split_from", "_split_to", b"_split_to", "absurd_ratio", b"absurd_ratio", "action_id", b"action_id", "cash_amount", b"cash_amount", "currency", b"currency", "ex_date", b"ex_date", "kind", b"kind", "repeats_another", b"repeats_another", "source_id", b"source_id", "source_time", b"source_time", "split_from", b"split_from", "split_to", b"split_to", "symbol_id", b"symbol_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cash_amount: _TypeAlias = _typing.Literal["cash_amount"]  # noqa: Y015
+    _WhichOneofArgType__cash_amount: _TypeAlias = _typing.Literal["_cash_amount", b"_cash_amount"]  # noqa: Y015
+    _WhichOneofReturnType__split_from: _TypeAlias = _typing.Literal["split_from"]  # noqa: Y015
+    _WhichOneofArgType__split_from: _TypeAlias = _typing.Literal["_split_from", b"_split_from"]  # noqa: Y015
+    _WhichOneofReturnType__split_to: _TypeAlias = _typing.Literal["split_to"]  # noqa: Y015
+    _WhichOneofArgType__split_to: _TypeAlias = _typing.Literal["_split_to", b"_split_to"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cash_amount) -> _WhichOneofReturnType__cash_amount | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__split_from) -> _WhichOneofReturnType__split_from | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__split_to) -> _WhichOneofReturnType__split_to | None: ...
+
+Global___CorporateAction: _TypeAlias = CorporateAction  # noqa: Y015
+
+@_typing.final
+class ListCorporateActionsRequest(_message.Message):
+    """Asks for splits and dividends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: _builtins.int
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    SYMBOL_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ticker: _builtins.str
+    """A ticker in any usual spelling. Ticker, symbol_id, or neither for all."""
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Needed where a ticker alone is ambiguous."""
+    symbol_id: _builtins.int
+    """Instead of ticker."""
+    kind: Global___CorporateAction.Kind.ValueType
+    """Unset means both."""
+    page_size: _builtins.int
+    """Default 50, lowered to 1,000."""
+    page_token: _builtins.str
+    """From the answer before, with the same other fields."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """First ex-date, inclusive, 00:00Z; absent means from the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the ex-dates, exclusive, 00:00Z; absent means to the last."""
+
+    def __init__(
+        self,
+        *,
+        ticker: _builtins.str = ...,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        symbol_id: _builtins.int = ...,
+        kind: Global___CorporateAction.Kind.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_class", b"asset_class", "end_time", b"end_time", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "symbol_id", b"symbol_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCorporateActionsRequest: _TypeAlias = ListCorporateActionsRequest  # noqa: Y015
+
+@_typing.final
+class ListCorporateActionsResponse(_message.Message):
+    """A page of splits and dividends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CorporateAction]:
+        """Latest ex-date first."""
+
+    def __init__(
+        self,
+        *,
+        actions: _abc.Iterable[Global___CorporateAction] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCorporateActionsResponse: _TypeAlias = ListCorporateActionsResponse  # noqa: Y015
 
 @_typing.final
 class ImportFilesRequest(_message.Message):

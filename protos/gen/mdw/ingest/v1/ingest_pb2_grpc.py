@@ -120,6 +120,16 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
                 _registered_method=True)
+        self.SyncActions = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/SyncActions',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsResponse.FromString,
+                _registered_method=True)
+        self.ListCorporateActions = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/ListCorporateActions',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListCorporateActionsRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListCorporateActionsResponse.FromString,
+                _registered_method=True)
         self.ImportFiles = channel.unary_unary(
                 '/mdw.ingest.v1.IngestService/ImportFiles',
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ImportFilesRequest.SerializeToString,
@@ -272,6 +282,23 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SyncActions(self, request, context):
+        """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
+        requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
+        repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCorporateActions(self, request, context):
+        """Lists splits and dividends as they are known now, those with the latest ex-date first. Needs `ingest.read` or
+        `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportFiles(self, request, context):
         """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
         folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
@@ -385,6 +412,16 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ResumeSchedule,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'SyncActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncActions,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsResponse.SerializeToString,
+            ),
+            'ListCorporateActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCorporateActions,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListCorporateActionsRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListCorporateActionsResponse.SerializeToString,
             ),
             'ImportFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.ImportFiles,
@@ -862,6 +899,60 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/ResumeSchedule',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/SyncActions',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCorporateActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/ListCorporateActions',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListCorporateActionsRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.ListCorporateActionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

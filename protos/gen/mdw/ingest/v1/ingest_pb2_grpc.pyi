@@ -89,6 +89,15 @@ class IngestServiceStub:
     """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]
     """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+    SyncActions: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.SyncActionsRequest, _ingest_pb2.SyncActionsResponse]
+    """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
+    requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
+    repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, REQUEST_ID_REUSED.
+    """
+    ListCorporateActions: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListCorporateActionsRequest, _ingest_pb2.ListCorporateActionsResponse]
+    """Lists splits and dividends as they are known now, those with the latest ex-date first. Needs `ingest.read` or
+    `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+    """
     ImportFiles: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ImportFilesRequest, _ingest_pb2.ImportFilesResponse]
     """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
     folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
@@ -165,6 +174,15 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
     """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+    SyncActions: _aio.UnaryUnaryMultiCallable[_ingest_pb2.SyncActionsRequest, _ingest_pb2.SyncActionsResponse]  # type: ignore[assignment]
+    """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
+    requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
+    repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, REQUEST_ID_REUSED.
+    """
+    ListCorporateActions: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListCorporateActionsRequest, _ingest_pb2.ListCorporateActionsResponse]  # type: ignore[assignment]
+    """Lists splits and dividends as they are known now, those with the latest ex-date first. Needs `ingest.read` or
+    `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+    """
     ImportFiles: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ImportFilesRequest, _ingest_pb2.ImportFilesResponse]  # type: ignore[assignment]
     """Starts the import of Polygon's flat files, which the workers find in their IMPORT_FOLDER: a file, or all files in a
     folder. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
@@ -340,6 +358,27 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ResumeScheduleResponse, _abc.Awaitable[_ingest_pb2.ResumeScheduleResponse]]:
         """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SyncActions(
+        self,
+        request: _ingest_pb2.SyncActionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.SyncActionsResponse, _abc.Awaitable[_ingest_pb2.SyncActionsResponse]]:
+        """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
+        requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
+        repeat gives the first answer. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCorporateActions(
+        self,
+        request: _ingest_pb2.ListCorporateActionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ListCorporateActionsResponse, _abc.Awaitable[_ingest_pb2.ListCorporateActionsResponse]]:
+        """Lists splits and dividends as they are known now, those with the latest ex-date first. Needs `ingest.read` or
+        `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS, PAGE_TOKEN_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def ImportFiles(

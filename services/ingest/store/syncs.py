@@ -1,0 +1,143 @@
+"""Starts jobs that ask the provider for other things than bars, and lists corporate actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from services.ingest.store.endings import finish_now
+from services.ingest.store.jobs import read_job
+from services.ingest.store.starts import INSERT_JOB, NEXT_TURN
+from services.ingest.store.steering import begin_change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import date, datetime
+
+    from services.ingest.store.jobs import Job
+    from services.ingest.store.starts import Original
+    from services.ingest.sync_plans import SyncSlice
+    from services.kit.calls import Call
+    from services.kit.db import Database
+    from services.kit.recorder import Recorder
+    from services.kit.requests import Requests
+
+SYMBOLS, ACTIONS = 3, 4
+"""mdw.ingest.v1.Backfill.Kind."""
+
+REFETCH = 2
+
+SLICE_KINDS = {SYMBOLS: 5, ACTIONS: 6}
+"""mdw.ingest.v1.Slice.Kind, by that of the job."""
+
+INSERT_SLICES = """
+WITH planned AS (
+  INSERT INTO ingest.slices (kind, mode, priority, turn, subject, provider_ticker, first_date, last_date)
+  SELECT $2, 2, $3, $4, p.subject, p.tickers, $5, $6
+  FROM unnest($7::text[], $8::text[]) WITH ORDINALITY AS p (subject, tickers, position)
+  ORDER BY p.position
+  RETURNING slice_id
+)
+INSERT INTO ingest.backfill_slices (backfill_id, slice_id)
+SELECT $1, slice_id
+FROM planned
+"""
+
+LISTED_TICKERS = """
+SELECT array_agg(provider_ticker ORDER BY from_date) AS tickers
+FROM symbols.ticker_spans
+WHERE asset_class IN (1, 2)
+GROUP BY symbol_id
+ORDER BY symbol_id
+"""
+
+PAGE_OF_ACTIONS = """
+SELECT a.action_id, a.symbol_id, a.kind, a.ex_date, a.split_from, a.split_to, a.cash_amount, a.currency, a.source_id,
+       a.source_time, a.flags,
+       (SELECT t.ticker FROM symbols.ticker_spans t
+        WHERE t.symbol_id = a.symbol_id ORDER BY t.from_date DESC LIMIT 1) AS ticker
+FROM ingest.actions a
+WHERE a.ended_write_id IS NULL
+  AND ($1::int = 0 OR a.symbol_id = $1)
+  AND ($2::int = 0 OR a.kind = $2)
+  AND ($3::date IS NULL OR a.ex_date >= $3)
+  AND ($4::date IS NULL OR a.ex_date < $4)
+  AND ($5::date IS NULL OR (a.ex_date, a.action_id) < ($5, $6::int))
+ORDER BY a.ex_date DESC, a.action_id DESC
+LIMIT $7
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedAction:
+    """An action as it is known now."""
+
+    action_id: int
+    symbol_id: int
+    ticker: str | None
+    kind: int
+    ex_date: date
+    split_from: float | None
+    split_to: float | None
+    cash_amount: float | None
+    currency: str
+    source_id: str
+    source_time: datetime | None
+    flags: int
+
+
+class Syncs:
+    """Writes jobs of other things than bars."""
+
+    def __init__(self, db: Database, recorder: Recorder, requests: Requests) -> None:
+        self._db = db
+        self._recorder = recorder
+        self._requests = requests
+
+    async def listed_tickers(self) -> list[Sequence[str]]:
+        """Returns the provider's tickers of every registered stock and ETF, symbol by symbol."""
+        return [row["tickers"] for row in await self._db.fetch(LISTED_TICKERS)]
+
+    async def start(
+        self,
+        call: Call,
+        kind: int,
+        slices: Sequence[SyncSlice],
+        original: Original,
+        answer: Callable[[Job], bytes],
+        *,
+        priority: int,
+        span: tuple[date, date] | None = None,
+    ) -> bytes:
+        """Writes the job and returns the answer, or the first answer to a repeat of the request."""
+        async with self._recorder.change(call) as conn:
+            stored = await self._requests.claim(conn, call, original.request_id, original.body)
+            if stored is not None:
+                return stored
+            await begin_change(conn)
+            backfill_id, turn = uuid4(), await conn.fetchval(NEXT_TURN)
+            dates = span or (None, None)
+            job = (backfill_id, kind, REFETCH, priority)
+            await conn.execute(INSERT_JOB, *job, [], *dates, original.summary, call.key_id)
+            columns = [one.subject for one in slices], [",".join(one.tickers) for one in slices]
+            await conn.execute(INSERT_SLICES, backfill_id, SLICE_KINDS[kind], priority, turn, *dates, *columns)
+            if not slices:
+                await finish_now(conn, backfill_id)
+            reply = answer(await read_job(conn, backfill_id))
+            await self._requests.store(conn, call, original.request_id, reply)
+        return reply
+
+    async def actions(
+        self,
+        *,
+        symbol_id: int,
+        kind: int,
+        span: tuple[date | None, date | None],
+        before: tuple[date, int] | None,
+        limit: int,
+    ) -> list[ListedAction]:
+        """Returns actions that are known now, latest ex-date first; 0 and None mean any."""
+        after: tuple[Any, Any] = before or (None, None)
+        rows = await self._db.fetch(PAGE_OF_ACTIONS, symbol_id, kind, *span, *after, limit)
+        return [ListedAction(**row) for row in rows]
