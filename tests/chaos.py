@@ -1,5 +1,7 @@
 """All services behind one bad line to Postgres, and calls of every RPC whose ends are timed."""
 
+# ruff: noqa: ASYNC110 - what is waited for happens in a service, which tells nobody
+
 from __future__ import annotations
 
 import asyncio
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf import message_factory
+from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.fuzzing import GOOD
@@ -52,8 +55,6 @@ class Ended:
 
     @property
     def retry_info(self) -> Any:
-        from google.rpc.error_details_pb2 import RetryInfo  # noqa: PLC0415
-
         return detail(self.error, RetryInfo()) if self.error else None
 
 
