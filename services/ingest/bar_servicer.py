@@ -88,7 +88,7 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
             pump = await self._reader.stream(question, found.symbols, receipt, last=last)
         else:
             pump = await self._reader.changes(replace(question, snapshot=since), question, found.symbols, receipt)
-        yield to_opening(found.unresolved, snapshot)
+        yield to_opening(found, snapshot)
         async with pump.messages() as messages:
             async for message in messages:
                 yield cast("bars_pb2.StreamBarsResponse", message)  # its bytes: the kit writes them as they are

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mdw.ingest.v1 import bars_pb2
+from services.ingest.reading.wire import CHUNK
 from tests.ingest.bars_support import at, direct_bars, to_time
 from tests.ingest.history import CRYPTO, MINUTE, History, Row, day, days
 from tests.ingest.test_bars_rollup import PARTIAL, XNYS, plain_roll
@@ -204,3 +205,32 @@ async def test_sessions_that_are_asked_for_again_are_suspect(history, bars):
     assert (await bars.list(ticker="AAPL", timeframe=D1)).receipt.sessions_suspect == 3
     part = {"start_time": at("2024-07-05"), "end_time": at("2024-07-08")}
     assert (await bars.streamed(tickers=["AAPL"], timeframe=D1, **part)).receipt.sessions_suspect == 1
+
+
+async def test_the_symbols_receipts_of_a_stream_add_up_to_its_own(database, history, bars):
+    aapl, bare, msft = [await history.symbol(ticker) for ticker in ("AAPL", "NVDA", "MSFT")]
+    await history.write(aapl, [day(f"2024-07-{number:02}") for number in (1, 2, 5)])
+    await history.write(msft, [day("2024-07-01", flags=2), day("2024-07-02"), day("2024-07-08")])
+    await history.write(msft, [], timeframe=MINUTE)
+    fields = {"timeframe": D1, "min_quality": 0.85}
+    answer = await bars.streamed(symbol_ids=[aapl, bare, msft], **fields)
+    assert list(answer.opening.symbol_ids) == [aapl, bare, msft]
+    own = {one.symbol_id: one.symbol_receipt for one in answer.chunks if one.HasField("symbol_receipt")}
+    assert list(own) == [aapl, msft]
+    assert [(one.bars, one.sessions_missing, one.bars_filtered) for one in own.values()] == [(3, 1, 0), (2, 2, 1)]
+    for name in ("bars", "sessions_expected", "sessions_missing", "bars_filtered"):
+        assert sum(getattr(one, name) for one in own.values()) == getattr(answer.receipt, name)
+    for symbol_id, receipt in own.items():
+        assert (await bars.streamed(symbol_ids=[symbol_id], **fields)).receipt == receipt
+
+
+async def test_a_symbols_receipt_comes_with_its_last_bars_whatever_their_number(history, bars):
+    aapl = await history.symbol("AAPL")
+    for count in (CHUNK, CHUNK + 1):
+        async with history.begin(aapl, MINUTE) as write:
+            await write.apply(delete=[datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=n) for n in range(count)])
+            await write.fill(count)
+            await write.finish()
+        chunks = (await bars.streamed(symbol_ids=[aapl], timeframe=M1)).chunks
+        assert [one.HasField("symbol_receipt") for one in chunks] == [False, True]
+        assert chunks[-1].symbol_receipt.bars == sum(len(one.close) for one in chunks) == count

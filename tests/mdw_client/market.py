@@ -62,16 +62,32 @@ class Market:
             yield message
 
     def _answer(self, request: StreamBarsRequest) -> Iterator[Any]:
-        wanted = list(request.tickers) or list(self.symbols)
-        unknown = [ticker for ticker in wanted if ticker not in self.symbols]
+        known = {**self.symbols, **{symbol_id: symbol_id for symbol_id in self.symbols.values()}}
+        names = {symbol_id: ticker for ticker, symbol_id in self.symbols.items()}
+        wanted = [*request.tickers, *request.symbol_ids] or list(self.symbols)
+        unknown = [ticker for ticker in wanted if ticker not in known]
         if unknown and (len(wanted) == 1 or request.strict):
-            yield NotFound("SYMBOL_NOT_FOUND", f"no symbol {unknown[0]}", ticker=unknown[0])
+            yield NotFound("SYMBOL_NOT_FOUND", f"no symbol {unknown[0]}", ticker=str(unknown[0]))
         unresolved = [UnresolvedSymbol(ticker=ticker, reason=SYMBOL_NOT_FOUND) for ticker in unknown]
-        yield StreamBarsResponse(as_of=AS_OF, unresolved=unresolved)
-        served = [ticker for ticker in wanted if ticker in self.symbols]
-        for ticker in served:
+        ids = [known[one] for one in wanted if one in known]
+        yield StreamBarsResponse(as_of=AS_OF, unresolved=unresolved, symbol_ids=ids)
+        for symbol_id in ids:
             for first in range(0, self.bars, self.a_chunk):
                 rows = range(first, min(first + self.a_chunk, self.bars))
-                yield chunk(self.symbols[ticker], ticker, rows, self.step_ms)
-        ids = [self.symbols[ticker] for ticker in served]
-        yield StreamBarsResponse(receipt=Receipt(bars=self.bars * len(ids), symbol_ids=ids, as_of=AS_OF))
+                message = chunk(symbol_id, names[symbol_id], rows, self.step_ms)
+                if rows[-1] + 1 == self.bars:
+                    message.symbol_receipt.CopyFrom(self._receipt([symbol_id]))
+                yield message
+        yield StreamBarsResponse(receipt=self._receipt(ids))
+
+    def _receipt(self, symbol_ids: list[int]) -> Receipt:
+        last_ms = FIRST_MS + (self.bars - 1) * self.step_ms
+        return Receipt(
+            bars=self.bars * len(symbol_ids),
+            first_time=Timestamp(seconds=FIRST_MS // 1000),
+            last_time=Timestamp(seconds=last_ms // 1000),
+            sessions_expected=self.bars * len(symbol_ids),
+            sessions_missing=0,
+            symbol_ids=symbol_ids,
+            as_of=AS_OF,
+        )

@@ -127,9 +127,27 @@ def test_a_stream_that_breaks_goes_on_after_the_last_bar(market: Market, client:
     market.breaks = [(after, AWAY), (min(after + 1, 8), AWAY)]
     bars = client.bars(["AAPL", "MSFT", "BTC-USD"])
     assert list(bars.columns()["close"]) == [symbol * 1000.0 + row for symbol in (1, 2, 3) for row in range(10)]
-    assert bars.receipt.bars == 30
+    assert (bars.receipt.bars, bars.receipt.sessions_expected) == (30, 30)
+    assert list(bars.receipt.symbol_ids) == [1, 2, 3]
     if after:
         assert all(asked.as_of == AS_OF for asked in market.requests[1:])
+
+
+def test_symbols_that_came_whole_are_not_asked_for_again(market: Market, client: Client) -> None:
+    market.breaks = [(5, AWAY), (2, AWAY), (7, AWAY), (3, AWAY)]
+    bars = client.bars(["AAPL", "GONE", "MSFT", "BTC-USD"])
+    asked = [(list(each.tickers), list(each.symbol_ids)) for each in market.requests]
+    assert asked == [
+        (["AAPL", "GONE", "MSFT", "BTC-USD"], []),
+        ([], [2, 3]),
+        ([], [2, 3]),
+        ([], [3]),
+        ([], [3]),
+    ]
+    assert [each.ticker for each in bars.unresolved] == ["GONE"]
+    whole = client.bars(["AAPL", "GONE", "MSFT", "BTC-USD"])
+    assert bars.receipt == whole.receipt
+    assert all((bars.columns()[name] == column).all() for name, column in whole.columns().items() if name != "vwap")
 
 
 async def test_it_does_on_asyncio_too(market: Market, aclient: AsyncClient) -> None:

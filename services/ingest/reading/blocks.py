@@ -21,6 +21,7 @@ _FIELDS = (("ts", ">i8"), *((name, ">f8") for name in _NUMBERS), ("trade_count",
 _ROW = np.dtype(
     [("columns", ">i2"), *(pair for name, kind in _FIELDS for pair in ((f"{name}_size", ">i4"), (name, kind)))]
 )
+_PLAIN = np.dtype((np.void, _ROW.itemsize))
 # A row of values one after the other.
 _VALUES = np.dtype(list(_FIELDS))
 _HEADER_BYTES = 19
@@ -142,7 +143,10 @@ class RunMerger:
 
 
 def _joined(parts: list[_RawRows]) -> _RawRows:
-    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, _ROW), *parts])
+    if len(parts) == 1:
+        return parts[0]
+    # As bytes without fields, which numpy would compare field by field at each join.
+    return np.concatenate([np.empty(0, _PLAIN), *(part.view(_PLAIN) for part in parts)]).view(_ROW)
 
 
 def _by_time(parts: list[_RawRows]) -> _RawRows:

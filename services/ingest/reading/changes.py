@@ -52,7 +52,7 @@ class ChangedSeries:
         `anew` says that the old answer cannot be had any more.
         """
         self.symbol = new.symbol
-        self.whole = Series(new, receipt, replaces_all=True) if anew else None
+        self.whole = Series(new, replaces_all=True) if anew else None
         self.bars = 0
         self._old = old
         self._new = new
@@ -73,7 +73,7 @@ class ChangedSeries:
         if old is new or (old is not None and new is not None and old.same_as(new)):
             self._adjusters = old, new
         else:
-            self.whole = Series(self._new, self._receipt, replaces_all=True)
+            self.whole = Series(self._new, replaces_all=True)
 
     async def compare(self, connection: Connection) -> bool:
         """Compares the next piece and puts what differs into the outbox; says whether there was one."""

@@ -16,11 +16,9 @@ from services.ingest.timeframes import DAY_MS
 from services.kit import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from services.ingest.reading.blocks import Block
     from services.ingest.reading.receipts import Receipt
-    from services.ingest.resolving import Unresolved
+    from services.ingest.resolving import Resolution, Unresolved
     from services.ingest.store.snapshots import Snapshot
     from services.ingest.timeframes import Timeframe
 
@@ -75,10 +73,12 @@ def _bars(block: Block, timeframe: Timeframe, calendar: str, symbol_id: int) -> 
     ]
 
 
-def to_opening(unresolved: Iterable[Unresolved], snapshot: Snapshot) -> bars_pb2.StreamBarsResponse:
+def to_opening(found: Resolution, snapshot: Snapshot) -> bars_pb2.StreamBarsResponse:
     """Returns the first message of a stream."""
     return bars_pb2.StreamBarsResponse(
-        unresolved=[to_unresolved(one) for one in unresolved], as_of=checks.timestamp(snapshot.as_of)
+        unresolved=[to_unresolved(one) for one in found.unresolved],
+        as_of=checks.timestamp(snapshot.as_of),
+        symbol_ids=[symbol.symbol_id for symbol in found.symbols],
     )
 
 

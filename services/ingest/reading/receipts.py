@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from services.ingest.store.symbols import Symbol
 
 
+_SUMS = ("sessions_expected", "sessions_missing", "bars_filtered", "actions_applied", "sessions_suspect")
+
+
 class Empty(IntEnum):
     """Says why an answer has no bars; the numbers are those of the contract."""
 
@@ -73,6 +76,20 @@ class Receipt:
         self.sessions_missing = (self.sessions_missing or 0) + max(expected - account.sessions_present, 0)
         self.bars_filtered = (self.bars_filtered or 0) + account.filtered
         self.actions_applied = (self.actions_applied or 0) + account.actions
+
+    def add(self, other: Receipt) -> None:
+        """Counts what the receipt of one series holds."""
+        self.bars += other.bars
+        for edge in (other.first_ms, other.last_ms):
+            if edge is not None:
+                self.first_ms = edge if self.first_ms is None else min(edge, self.first_ms)
+                self.last_ms = edge if self.last_ms is None else max(edge, self.last_ms)
+        for name in _SUMS:
+            value = getattr(other, name)
+            if value is not None:
+                setattr(self, name, (getattr(self, name) or 0) + value)
+        self.symbol_ids += other.symbol_ids
+        self.silent += other.silent
 
     def add_compared(self, symbol: Symbol, *, bars: int) -> None:
         """Counts a series of which only what changed was sent; `bars` counts those that are gone, too."""

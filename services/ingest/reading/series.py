@@ -10,6 +10,8 @@ from mdw.ingest.v1 import bars_pb2
 from services.ingest.reading.adjusting import adjuster_for
 from services.ingest.reading.answers import SeriesAnswer
 from services.ingest.reading.blocks import Block, join
+from services.ingest.reading.messages import to_receipt
+from services.ingest.reading.receipts import Receipt
 from services.ingest.reading.wire import CHUNK, chunk
 from services.ingest.store import bars
 from services.ingest.timeframes import DAY_MS, MINUTE_MS
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from services.ingest.columns import IntArray
     from services.ingest.reading.adjust import Adjuster
     from services.ingest.reading.answers import Inquiry
-    from services.ingest.reading.receipts import Receipt
     from services.ingest.store.bars import Span
     from services.kit.db import Connection
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class Series:
     """Answers a question for one symbol; may stop after any block and go on later from there."""
 
-    def __init__(self, inquiry: Inquiry, receipt: Receipt, *, last: int = 0, replaces_all: bool = False) -> None:
-        """With `last`, the answer is the newest so many bars, oldest first."""
+    def __init__(self, inquiry: Inquiry, *, last: int = 0, replaces_all: bool = False) -> None:
+        """With `last`, the answer is the newest so many bars, oldest first; with `replaces_all`, it says so."""
         self.inquiry = inquiry
         self.answer = SeriesAnswer(inquiry)
         self.known_empty = False
@@ -36,9 +37,9 @@ class Series:
         self.copied = False
         self.done = False
         self.outbox: deque[bytes] = deque()
-        self.bars = 0
-        self._receipt = receipt
+        self.receipt = Receipt(inquiry.question.snapshot)
         self._last = last
+        self._alone = not replaces_all
         self._replaces_all = replaces_all
         self._prepared = False
         self._adjuster: Adjuster | None = None
@@ -96,6 +97,17 @@ class Series:
             self._finished = True
             self._hold(self.answer.finish(), whole=False)
 
+    def close(self, expected: int) -> None:
+        """Completes the account by the sessions that the answer should hold, and puts it behind the last bars."""
+        self.done = True
+        self.receipt.add_account(self.inquiry.symbol, self.answer.account, bars=self.receipt.bars, expected=expected)
+        if not (self._alone and self.receipt.bars):
+            return
+        behind = bars_pb2.StreamBarsResponse(symbol_receipt=to_receipt(self.receipt)).SerializeToString()
+        # A message's fields may come in any order, so that bytes behind it belong to it.
+        last = self.outbox.pop() if self.outbox else self._head().SerializeToString()
+        self.outbox.append(last + behind)
+
     def _begin_at(self, ts: IntArray) -> None:
         """Lets the question begin with the first of these bars."""
         if len(ts):
@@ -120,8 +132,7 @@ class Series:
 
     def _hold(self, settled: Block, *, whole: bool = True) -> None:
         """Keeps answered bars until they fill a message (whole), or puts all of them out."""
-        self.bars += len(settled)
-        self._receipt.add_bars(settled.bars.ts)
+        self.receipt.add_bars(settled.bars.ts)
         self._held.append(settled)
         if whole and sum(map(len, self._held)) < CHUNK:
             return

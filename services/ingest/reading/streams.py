@@ -33,16 +33,17 @@ class Stream(Pump[S]):
 
     async def send_whole(self, connection: Connection, series: Series) -> None:
         """Sends all of a series; may be called again after PausedError."""
-        expected = 0
-        if not series.known_empty:
+        if series.known_empty:
+            series.close(expected=0)
+        elif not series.done:
             await series.prepare(connection)
             await self.send(series)
             if not series.copied:
                 await self._copy(connection, series)
             series.finish()
-            await self.send(series)
-            expected = await expected_sessions(connection, series.inquiry, series.answer.account)
-        self._receipt.add_account(series.inquiry.symbol, series.answer.account, bars=series.bars, expected=expected)
+            series.close(await expected_sessions(connection, series.inquiry, series.answer.account))
+        await self.send(series)
+        self._receipt.add(series.receipt)
 
     async def _copy(self, connection: Connection, series: Series) -> None:
         merger = RunMerger(CHUNK)

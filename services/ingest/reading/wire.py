@@ -63,15 +63,16 @@ def _varints(values: IntArray) -> bytes:
     if not len(values):
         return b""
     bits: NDArray[np.uint64] = values.view(np.uint64)
-    if int(bits.max()) < _MORE:
+    longest = -(-int(bits.max()).bit_length() // _SEVEN_BITS)
+    if longest <= 1:
         return bits.astype(np.uint8).tobytes()
     sizes = np.ones(len(bits), np.int64)
-    for group in range(1, 10):
+    for group in range(1, longest):
         sizes += bits >= np.uint64(1 << _SEVEN_BITS * group)
     ends = np.cumsum(sizes)
     data = np.empty(int(ends[-1]), np.uint8)
     starts = ends - sizes
-    for group in range(int(sizes.max())):
+    for group in range(longest):
         there = sizes > group
         low = (bits[there] >> np.uint64(_SEVEN_BITS * group)).astype(np.uint8) & np.uint8(_MORE - 1)
         data[starts[there] + group] = low | np.where(sizes[there] > group + 1, np.uint8(_MORE), np.uint8(0))

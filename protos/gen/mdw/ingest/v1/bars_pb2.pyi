@@ -332,7 +332,9 @@ Global___ListBarsResponse: _TypeAlias = ListBarsResponse  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """Accounts for an answer."""
+    """Accounts for an answer. Repeated in the answer's trailer `x-mdw-receipt-bin`, without those of its lists that are too
+    long for metadata.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -640,6 +642,8 @@ class StreamBarsResponse(_message.Message):
     UNRESOLVED_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    SYMBOL_IDS_FIELD_NUMBER: _builtins.int
+    SYMBOL_RECEIPT_FIELD_NUMBER: _builtins.int
     symbol_id: _builtins.int
     """The symbol of the columns; 0 in a message without bars."""
     ticker: _builtins.str
@@ -700,6 +704,18 @@ class StreamBarsResponse(_message.Message):
     def receipt(self) -> Global___Receipt:
         """What the whole answer holds and lacks; in the last message only."""
 
+    @_builtins.property
+    def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The symbols that are served, in this order; in the first message only. An answer that was cut off goes on with those
+        of them whose symbol_receipt is missing, in the same as_of.
+        """
+
+    @_builtins.property
+    def symbol_receipt(self) -> Global___Receipt:
+        """What the symbol's part of the answer holds and lacks; in the last message of each symbol that has bars, but not with
+        changed_since. The receipt of the whole adds them up.
+        """
+
     def __init__(
         self,
         *,
@@ -719,10 +735,12 @@ class StreamBarsResponse(_message.Message):
         unresolved: _abc.Iterable[Global___UnresolvedSymbol] | None = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         receipt: Global___Receipt | None = ...,
+        symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
+        symbol_receipt: Global___Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt", "symbol_receipt", b"symbol_receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "close", b"close", "deleted_time_ms", b"deleted_time_ms", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "receipt", b"receipt", "replaces_all", b"replaces_all", "start_time_ms", b"start_time_ms", "symbol_id", b"symbol_id", "ticker", b"ticker", "trade_count", b"trade_count", "unresolved", b"unresolved", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "close", b"close", "deleted_time_ms", b"deleted_time_ms", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "receipt", b"receipt", "replaces_all", b"replaces_all", "start_time_ms", b"start_time_ms", "symbol_id", b"symbol_id", "symbol_ids", b"symbol_ids", "symbol_receipt", b"symbol_receipt", "ticker", b"ticker", "trade_count", b"trade_count", "unresolved", b"unresolved", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
