@@ -139,9 +139,10 @@ class Scheduler:
         days, symbols = await self._calendars(), await self._symbols.active()
         calendar, session = around.calendar, around.due_date
         async with self._db.transaction() as conn:
-            if await _is_paused(conn) or not await schedule.take(conn, calendar, session, BEGUN):
+            if await _is_paused(conn):
                 return None
-            if not around.begun:
+            begun = await schedule.has_begun(conn, calendar)
+            if not await schedule.take(conn, calendar, session, BEGUN) or not begun:
                 return None
             planned = await plan_run(conn, symbols, days, {calendar: day_of(session)})
             backfill_id = await insert_run(conn, planned, None) if planned.series else None

@@ -54,11 +54,16 @@ def clock():
 
 
 @pytest.fixture
-async def scheduler(ingest, clock):
-    """A scheduler by the tests' clock, after the runs of 2018-02-28; the server's own has begun today."""
+async def begun(ingest):
+    """Waits until the server's own schedule has begun, with today."""
     async with asyncio.timeout(20):
         while await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def scheduler(ingest, clock, begun):
+    """A scheduler by the tests' clock, after the runs of 2018-02-28."""
     await ingest.sql.execute(
         "INSERT INTO ingest.schedule_runs (calendar, session_date, regular, result) "
         "VALUES ('XNYS', '2018-02-28', true, ''), ('24/7', '2018-02-28', true, '')"
@@ -264,7 +269,7 @@ async def test_paused_it_plans_nothing_and_resumed_it_catches_up(ingest, schedul
     assert len(await scheduler.run_due()) == 1
 
 
-async def test_a_run_can_be_asked_for_now_and_does_not_stand_for_the_regular_one(ingest, database):
+async def test_a_run_can_be_asked_for_now_and_is_seen(ingest, database, begun):
     await symbol(ingest, "BTC-USD", CRYPTO)
     await symbol(ingest, "AAPL")
     request_id = str(uuid4())
@@ -277,6 +282,14 @@ async def test_a_run_can_be_asked_for_now_and_does_not_stand_for_the_regular_one
     assert "1 slices planned" in runs[0].last_run.result or "2 series: 2 slices planned" in runs[0].last_run.result
     reader = await make_key(database, "ingest.read")
     assert (await ingest.refused("RunSchedule", key=reader))[1] == "SCOPE_MISSING"
+
+
+async def test_a_run_before_its_time_does_not_stand_for_the_regular_one(ingest, scheduler, clock):
+    await symbol(ingest, "AAPL")
+    await ingest.sql.execute("INSERT INTO ingest.schedule_runs VALUES ('XNYS', '2018-03-01', NULL, false, 'asked for')")
+    clock.set("2018-03-02T02:00:00")
+    assert len(await scheduler.run_due()) == 1
+    assert await scheduler.run_due() == []
 
 
 async def test_without_active_series_a_run_is_done_at_once(ingest):

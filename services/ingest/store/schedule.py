@@ -64,6 +64,10 @@ FROM ingest.schedule_runs r
 ORDER BY r.calendar, r.session_date DESC
 """
 
+HAS_BEGUN = """
+SELECT EXISTS (SELECT FROM ingest.schedule_runs WHERE calendar = $1)
+"""
+
 # Who takes a session plans it. A run that was asked for before its time does not stand for the regular one.
 TAKE = """
 INSERT INTO ingest.schedule_runs AS r (calendar, session_date, regular, result)
@@ -218,6 +222,11 @@ async def read_state(conn: Connection) -> State:
     row = await conn.fetchrow(STATE)
     assert row is not None  # noqa: S101 - the migration made the row
     return State(**row)
+
+
+async def has_begun(conn: Connection, calendar: str) -> bool:
+    """Says whether a calendar ever had a run."""
+    return bool(await conn.fetchval(HAS_BEGUN, calendar))
 
 
 async def take(conn: Connection, calendar: str, session_date: date, result: str) -> bool:
