@@ -46,11 +46,14 @@ CHECK_SECONDS = 2.0
 """So long the database may take for readiness; what a call may take is longer."""
 
 MAX_METADATA = 8_192
+MAX_CALLS_PER_CONNECTION = 512
+"""Bounds what a stranger costs who opens calls and resets them at once."""
+
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),  # else a second process takes half of the callers, and their keys, unnoticed
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", MAX_METADATA),  # equal, or what lies between is refused at random
-    ("grpc.max_concurrent_streams", 512),
+    ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_connection_age_ms", 300_000),  # so that new replicas get their share; running calls go on

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.kit.answering import MAX_OPEN_CALLS
 from services.kit.scopes import KNOWN
-from services.kit.server import MAX_METADATA
+from services.kit.server import MAX_CALLS_PER_CONNECTION, MAX_METADATA
 from services.kit.settings import ServiceSettings
 from tests.pasted import paste
 
@@ -39,4 +39,5 @@ def test_the_limits_are_the_codes():
     for name in ("key_max_calls_per_second", "key_max_streams", "peer_failures_per_second"):
         assert f"`{name.upper()}` ({defaults[name]})" in text
     assert f"| {MAX_OPEN_CALLS:,} |" in text
+    assert f"| {MAX_CALLS_PER_CONNECTION} |" in text
     assert f"| {MAX_METADATA // 1024} KB |" in text
