@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,9 +23,9 @@ from services.ingest.reading.blocks import Block
 from services.ingest.reading.messages import RECEIPT_TRAILER, trailer
 from services.ingest.reading.wire import CHUNK, chunk
 from services.ingest.store import bars as stored
-from tests.ingest.bars_support import COLUMNS, at, bars_serving, refused, to_time
+from tests.ingest.bars_support import COLUMNS, Bars, at, bars_serving, refused, to_time
 from tests.ingest.history import CRYPTO, ETF, MINUTE, History, Row, day, days
-from tests.support import reason, violations
+from tests.support import make_key, reason, violations
 
 M1, H1, D1 = 1, 5, 7
 
@@ -263,6 +264,43 @@ async def test_a_reader_that_stops_holds_no_connection_and_gets_the_rest_when_it
             receipt = message.receipt if message.HasField("receipt") else receipt
         assert volumes == list(range(15 * CHUNK))
         assert receipt.bars == 15 * CHUNK
+
+
+async def removed_by_vacuum(database, table):
+    """Vacuums a table and returns how many of its dead rows had to stay, since somebody might still read them."""
+    told = []
+    conn = await asyncpg.connect(database.admin_url)
+    conn.add_log_listener(lambda _, message: told.append(message.message))
+    await conn.execute(f"VACUUM (VERBOSE) {table}")
+    await conn.close()
+    found = re.search(r"tuples: (\d+) removed, .* (\d+) are dead but not yet removable", "".join(told))
+    return int(found[1]), int(found[2])
+
+
+async def test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back(
+    database, history, bars, monkeypatch
+):
+    monkeypatch.setattr(pump, "STALL_SECONDS", 0.1)
+    aapl, msft = await history.symbol("AAPL"), await history.symbol("MSFT")
+    await many(history, aapl, 8 * CHUNK)
+    await history.write(msft, days("2024-01-01", range(1, 101)))
+    async with grpc.aio.insecure_channel(bars.target) as channel:
+        other = Bars(channel, await make_key(database, "bars.read", name="stalled"), bars.target)
+        stalled = [other.stream(symbol_ids=[aapl], timeframe=M1) for _ in range(50)]
+        assert all([(await call.read()).HasField("as_of") and (await call.read()).close for call in stalled])
+
+        async def idle():
+            return all(xmin is None for _, xmin in await sessions(database))
+
+        await until(idle)
+        answers = await asyncio.gather(*(bars.streamed(symbol_ids=[aapl], timeframe=M1) for _ in range(4)))
+        assert [answer.receipt.bars for answer in answers] == [8 * CHUNK] * 4
+        await history.write(msft, delete=[row.ts for row in days("2024-01-01", range(1, 101))])
+        removed, kept = await removed_by_vacuum(database, "ingest.bars")
+        assert removed >= 100
+        assert kept == 0
+        for call in stalled:
+            call.cancel()
 
 
 async def test_a_caller_that_goes_away_ends_the_work_at_once(database, history, bars):
