@@ -21,8 +21,9 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds a call may take, retries included, when it brings no timeout of its own. Streams have none."""
 
 _MEBIBYTE = 1024 * 1024
-# UNAVAILABLE alone may be tried again without harm: reads, changes that are idempotent, and changes that carry a
-# request_id. Waits of about 0.1, 0.3, 0.9 and 2.7 s outlast the restart of a service or of Postgres.
+# These two may be tried again without harm: reads, changes that are idempotent, and changes that carry a request_id.
+# CANCELLED is what a call ends with that reached a server in the moment in which it stopped; our servers say it to nobody
+# who is still there. Waits of about 0.1, 0.3, 0.9 and 2.7 s outlast the restart of a service or of Postgres.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -33,7 +34,7 @@ SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "3s",
                 "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
