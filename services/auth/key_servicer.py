@@ -103,7 +103,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
         async def change(conn: Connection, before: KeyRow) -> None:
             after = _merged(before, given)
             requests.require_no_wider(before.scopes, calls.current().key_scopes)
-            requests.require_no_wider(after.scopes, frozenset(before.scopes))
+            requests.require_narrower(after.scopes, frozenset(before.scopes))
             await self._store.update(conn, key_id, after)
 
         return auth_pb2.UpdateKeyResponse(key=await self._change(key_id, change))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from services.kit import checks
 from services.kit.errors import InvalidArgument, PermissionDenied
 from services.kit.log import redact
-from services.kit.scopes import KNOWN, grantable
+from services.kit.scopes import KNOWN, allows, grantable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,11 +90,22 @@ def update_paths(paths: Iterable[str], present: Iterable[str]) -> tuple[str, ...
 
 
 def require_no_wider(wanted: Iterable[str], held: frozenset[str]) -> None:
-    """Raises PermissionDenied SCOPE_TOO_WIDE if a key would come to more than its maker, or its past self, holds."""
+    """Raises PermissionDenied SCOPE_TOO_WIDE if a key would come to more than its maker may grant."""
     beyond = sorted(set(wanted) - grantable(held))
     if beyond:
         raise PermissionDenied(
             "SCOPE_TOO_WIDE", f"these scopes are beyond yours: {', '.join(beyond)}", scopes=" ".join(beyond)
+        )
+
+
+def require_narrower(wanted: Iterable[str], before: frozenset[str]) -> None:
+    """Raises PermissionDenied SCOPE_TOO_WIDE if a change would let a key do what it could not do before."""
+    beyond = sorted(scope for scope in wanted if not allows(before, (scope,)))
+    if beyond:
+        raise PermissionDenied(
+            "SCOPE_TOO_WIDE",
+            f"a key's scopes can be narrowed, never widened by {', '.join(beyond)}: make another key",
+            scopes=" ".join(beyond),
         )
 
 

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.kit import keys
-from tests.support import make_key, reason, violations, with_key
+from tests.support import info, make_key, reason, violations, with_key
 
 Key = auth_pb2.Key
 
@@ -199,6 +199,15 @@ async def test_update_narrows_scopes_and_never_widens_them(channel, root):
     assert reason(error) == "SCOPE_MISSING"
     error = await refused(root.UpdateKey(key=Key(key_id=created.key.key_id, scopes=["keys.read"])))
     assert (error.code(), reason(error)) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_TOO_WIDE")
+    assert "never widened by keys.read" in error.details()
+
+
+async def test_an_administrators_key_is_narrowed_too_and_gets_no_service_scope(root):
+    made = await root.make("admin")
+    error = await refused(root.UpdateKey(key=Key(key_id=made.key.key_id, scopes=["admin", "service"])))
+    assert (reason(error), info(error).metadata["scopes"]) == ("SCOPE_TOO_WIDE", "service")
+    narrowed = await root.UpdateKey(key=Key(key_id=made.key.key_id, scopes=["keys.read", "bars.read"]))
+    assert list(narrowed.key.scopes) == ["keys.read", "bars.read"]
 
 
 async def test_nobody_makes_a_key_wider_than_their_own(channel, root):
