@@ -22,8 +22,8 @@ DEFAULT_TIMEOUT = 30.0
 
 _MEBIBYTE = 1024 * 1024
 # These two may be tried again without harm: reads, changes that are idempotent, and changes that carry a request_id.
-# CANCELLED is what a call ends with that reached a server in the moment in which it stopped; our servers say it to nobody
-# who is still there. Waits of about 0.1, 0.3, 0.9 and 2.7 s outlast the restart of a service or of Postgres.
+# CANCELLED is what a call ends with that reached a server in the moment in which it stopped; our servers say it to no
+# caller that is still there. Waits of about 0.1, 0.3, 0.9 and 2.7 s outlast the restart of a service or of Postgres.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
