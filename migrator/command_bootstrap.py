@@ -11,7 +11,7 @@ from migrator.admin_key import AdminKey, ensure_admin_key
 from migrator.changes import Changes
 from migrator.command_up import describe, run_options
 from migrator.errors import BadFiles, Exit, MigratorError, Problem
-from migrator.keyring import Registered, register
+from migrator.keyring import Registered, named, register
 from migrator.next_steps import next_steps
 from migrator.runner import up
 from migrator.sow import sow
@@ -77,7 +77,9 @@ class Bootstrap:
         for variable, (display_name, scopes) in SERVICE_KEYS.items():
             secret = self.environ.get(variable, "").strip()
             if not secret:
-                lines.append(f"{display_name}: {variable} is not set, so this service has no key yet")
+                there = await named(changes, display_name)
+                known = f"; {there.preview}.. is there" if there else ", so this service has no key yet"
+                lines.append(f"{display_name}: {variable} is not set{known}")
                 continue
             key = self.service_keys[variable] = await register(changes, secret, display_name, scopes, variable)
             self._log_made(key)

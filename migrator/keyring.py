@@ -26,6 +26,14 @@ WHERE 'admin' = ANY (scopes) AND expire_time IS NULL AND revoke_time IS NULL AND
 ORDER BY create_time DESC, key_id
 LIMIT 1
 """
+NAMED = """
+SELECT key_id, preview
+FROM auth.keys
+WHERE display_name = $1
+  AND revoke_time IS NULL AND delete_time IS NULL AND (expire_time IS NULL OR expire_time > clock_timestamp())
+ORDER BY create_time DESC, key_id
+LIMIT 1
+"""
 INSERT = """
 INSERT INTO auth.keys (key_id, display_name, preview, digest, scopes)
 VALUES ($1, $2, $3, $4, $5)
@@ -47,6 +55,12 @@ class Registered:
 async def permanent_admin(changes: Changes) -> Registered | None:
     """Returns an ACTIVE admin key that never expires, the newest; None where there is none."""
     row = await changes.conn.fetchrow(PERMANENT_ADMIN)
+    return Registered(row["key_id"], row["preview"], made=False) if row else None
+
+
+async def named(changes: Changes, display_name: str) -> Registered | None:
+    """Returns the newest ACTIVE key of a name; None where there is none."""
+    row = await changes.conn.fetchrow(NAMED, display_name)
     return Registered(row["key_id"], row["preview"], made=False) if row else None
 
 

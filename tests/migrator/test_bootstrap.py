@@ -243,6 +243,17 @@ async def test_a_missing_service_key_is_said(url: str, command: Command, key_fil
     assert "MDW_SERVICE_KEY_SYMBOLS is not set, so this service has no key yet" in ended.out
 
 
+async def test_a_service_key_that_is_there_is_said_when_its_variable_is_not_set(
+    url: str, conn: asyncpg.Connection, command: Command, key_file: Path, service_keys: dict[str, str]
+) -> None:
+    await command(url, "bootstrap", "--key-file", str(key_file), **service_keys)
+    await conn.execute("UPDATE auth.keys SET revoke_time = now() WHERE display_name = 'service ingest'")
+    ended = await command(url, "bootstrap", "--key-file", str(key_file))
+    there = keys.preview(service_keys["MDW_SERVICE_KEY_SYMBOLS"])
+    assert f"service symbols: MDW_SERVICE_KEY_SYMBOLS is not set; {there}.. is there" in ended.out
+    assert "MDW_SERVICE_KEY_INGEST is not set, so this service has no key yet" in ended.out
+
+
 async def test_a_lost_admin_key_is_replaced_by_another(
     url: str, conn: asyncpg.Connection, command: Command, key_file: Path
 ) -> None:
