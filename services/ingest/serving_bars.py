@@ -26,6 +26,8 @@ async def add_bars(server: Server, settings: IngestSettings, tokens: PageTokens)
     server.pools["streams"] = streams
     calls = [await _calls(server, settings, url) for url in settings.read_database_urls]
     replicas = [await _streams(server, settings, url) for url in settings.read_database_urls]
+    for number, pools in enumerate(zip(calls, replicas, strict=True), 1):
+        server.pools |= dict(zip((f"calls {number}", f"streams {number}"), pools, strict=True))
     reader = Reader(server.db, Sources(server.db, calls), Sources(streams, replicas))
     server.prepare(reader.prepare)
     servicer = BarServicer(reader, SymbolStore(server.db), tokens)

@@ -177,6 +177,7 @@ def test_network_policies_allow_exactly_the_edges_that_exist(overlay) -> None:
         ("clients", "ingest", "grpc"),
         ("symbols", "auth", 15051),
         ("ingest", "auth", 15051),
+        ("worker", "symbols", 15052),
         ("worker", "provider", 443),
     }
     assert _named(overlay, "NetworkPolicy", "mdw-default-deny")["spec"]["policyTypes"] == ["Ingress", "Egress"]
@@ -323,4 +324,4 @@ def test_compose_gives_every_process_only_settings_that_it_reads() -> None:
     shared = set(yaml.safe_load((manifests.ROOT / "deploy" / "compose.yaml").read_text())["x-environment"])
     for name, module in MODULES.items():
         assert set(services[name]["environment"]) - shared <= _settings_of(module), name
-    assert shared - {"SYMBOLS_TARGET"} <= set().union(*(_settings_of(module) for module in MODULES.values()))
+    assert shared <= set().union(*(_settings_of(module) for module in MODULES.values()))
