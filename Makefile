@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test faults bench lint protos dist dist-check images manifests venv
+.PHONY: help run status clean-run test faults bench lint protos dist dist-check images lock manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -65,6 +65,10 @@ dist-check: venv ## install that wheel in clean environments, on protobuf 6.33 a
 images: venv ## check the Dockerfile and build the image with docker, podman or buildah (TAG, BASE_IMAGE)
 	@$(BIN)/hadolint deploy/Dockerfile
 	@deploy/image.sh
+
+lock: venv ## pin every library of the image with its hashes (deploy/requirements.lock), after a change of pyproject.toml
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra otel --generate-hashes --no-header --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --output-file deploy/requirements.lock
 
 manifests: venv ## render the Kubernetes manifests and check them strictly
 	@$(BIN)/python -m deploy.manifests
