@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 92254997eac692cf28af7e2d9bf2ccba339006eff3f8ab557ae2d5bfcad7b9db
+-- files: a855916eb05a04cc13fb1f5b5d26630423584c08a6faa1f9bbbcb478ee811583
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1171,6 +1171,12 @@ END $function$
 CREATE OR REPLACE FUNCTION ingest.begin_many(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_ids integer[], p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_zone text)
  RETURNS TABLE(symbol_id integer, last_ts timestamp with time zone, tail bytea, newer_from timestamp with time zone[], newer_to timestamp with time zone[], newer_partial boolean[], deleted datemultirange, void datemultirange)
  LANGUAGE plpgsql
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+ SET enable_sort TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_material TO 'off'
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -1203,19 +1209,19 @@ BEGIN
              least(w.asked_to, (v_last + ceil(extract(epoch FROM
                w.fetch_time AT TIME ZONE 'America/New_York' - v_fetch) / 86400)::integer)::timestamp AT TIME ZONE p_zone) AS asked_to
       FROM ingest.writes w
-      WHERE w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+      WHERE r.answer_time > v_earliest AND w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
         AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
       UNION ALL
       SELECT w.asked_from, w.partial, w.asked_to
       FROM ingest.writes w
-      WHERE w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+      WHERE r.answer_time > v_earliest AND w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
         AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
         AND r.symbol_id = ANY (w.symbol_ids)
         AND w.fetch_time AT TIME ZONE 'America/New_York'
             > v_fetch - (v_last - ((w.asked_to - interval '1 us') AT TIME ZONE p_zone)::date) * interval '1 day'
     ) a
     WHERE a.asked_from < a.asked_to
-  ) n ON r.answer_time > v_earliest
+  ) n ON true
   WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
   ORDER BY r.symbol_id;
 END $function$
@@ -1225,6 +1231,11 @@ END $function$
 CREATE OR REPLACE FUNCTION ingest.end_many(p_slice_id bigint, p_write_id integer, p_timeframe smallint, p_calendar text, p_symbol_ids integer[], p_inserted integer[], p_validated integer[], p_new_rejects integer[], p_sessions integer[], p_changed boolean[], p_first_ts timestamp with time zone[], p_last_ts timestamp with time zone[], p_tails bytea[], p_first_dates date[], p_end_dates date[], p_minute_symbols integer[], p_minute_days date[], p_minute_bars integer[], p_minute_regular integer[], p_updated integer, p_unchanged integer, p_rejected integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_partial boolean, p_position integer, p_done boolean, p_lease interval, p_note text)
  RETURNS TABLE(state smallint, write_id integer)
  LANGUAGE plpgsql
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+ SET enable_nestloop TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_hashjoin TO 'on'
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -1271,10 +1282,10 @@ BEGIN
                 p_first_dates, p_end_dates)
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
-  WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe;
+  WHERE r.symbol_id = u.symbol_id AND r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe;
   PERFORM ingest.note_suspects(u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date, '{}', '{}')
   FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-  WHERE EXISTS (SELECT FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe);
+  WHERE (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1);
   UPDATE ingest.writes SET symbol_ids = p_symbol_ids, partial = p_partial WHERE write_id = p_write_id;
   v_wanted := ingest.slice_wanted(p_slice_id);
   SELECT s.held INTO STRICT v_held FROM ingest.slices s WHERE s.slice_id = p_slice_id;
@@ -1825,7 +1836,10 @@ CREATE VIEW symbols.ticker_spans AS
     s.active,
     s.timeframes,
     s.list_date,
-    s.delist_date
+    s.delist_date,
+    s.exchange,
+    s.type,
+    s.figi
    FROM (symbols.tickers t
      JOIN symbols.symbols s USING (symbol_id));
 

@@ -58,6 +58,13 @@ LEFT JOIN LATERAL (
   ORDER BY c.close_time DESC LIMIT 1
 ) closed_session ON true;
 
+-- As before, and what the registry says of the symbol itself: ingest compares it with the provider's lists.
+CREATE OR REPLACE VIEW symbols.ticker_spans AS
+SELECT t.symbol_id, t.asset_class, t.ticker, t.provider_ticker, t.from_date, t.to_date,
+       s.name, s.active, s.timeframes, s.list_date, s.delist_date, s.exchange, s.type, s.figi
+FROM symbols.tickers t
+JOIN symbols.symbols s USING (symbol_id);
+
 -- The splits by which a symbol's bars are judged: a row each of the day since 1970, split_from and split_to; null when there are
 -- none. VOLATILE, so that called after the series is locked it sees what was committed until then.
 CREATE FUNCTION ingest.known_splits(p_symbol_id integer) RETURNS double precision[]

@@ -182,7 +182,13 @@ class Fetcher:
     async def _inquire(self, claim: Claim, grant: Grant) -> None:
         """Brings a slice of another kind on by an answer."""
 
+        asked = 0
+
         async def ask(target: str) -> tuple[Claim, bytes]:
+            nonlocal claim, grant, asked
+            if asked:
+                claim, grant = await self._once_more(claim)
+            asked += 1
             return await self._ask(claim, lambda again: self._polygon.body(target, sent_by=grant.sent_by, again=again))
 
         state = await self._inquiries[claim.kind].advance(claim, ask)
@@ -194,6 +200,14 @@ class Fetcher:
         self._tally.ended(state)
         if state in slices.ENDED:
             await finish_backfills(self._db, claim.slice_id)
+
+    async def _once_more(self, claim: Claim) -> tuple[Claim, Grant]:
+        """Returns a grant for another request under the same claim; raises AskLaterError if there is none now."""
+        grant = await self._limiter.take()
+        noted = await slices.ask_again(self._db, claim) if grant else None
+        if grant is None or noted is None:
+            raise AskLaterError("waits for another request to be granted", wait=await self._limiter.wait())
+        return noted, grant
 
     def _span(self, claim: Claim) -> SliceSpan:
         calendar = self._calendars[EVERY_DAY if claim.asset_class == CRYPTO else XNYS]

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from services.ingest.store.slices import Claim
 
     Ask = Callable[[str], Awaitable[tuple[Claim, bytes]]]
-    """Sends a request, by path and query, once a claim: returns its body, and the claim with the time of asking."""
+    """Sends a request, by path and query: returns its body, and the claim with the time of asking.
+
+    A second one under the same claim needs a grant of its own: AskLaterError where there is none.
+    """
 
 
 class AskLaterError(Exception):

@@ -143,6 +143,19 @@ def sync_terms(request: ingest_pb2.SyncActionsRequest, now: datetime) -> SyncTer
     return SyncTerms(first=first, priority=priority)
 
 
+def symbols_priority(request: ingest_pb2.SyncSymbolsRequest) -> int:
+    """Checks a request for symbols at once and returns its priority; raises InvalidArgument."""
+    broken: list[tuple[str, str]] = []
+    if request.asset_class and request.asset_class not in CLASSES:
+        broken.append(("asset_class", f"is {request.asset_class}, which is no asset class"))
+    priority = _try(broken, lambda: settable_priority(request.priority, default=ingest_pb2.PRIORITY_NORMAL)) or 0
+    if request.request_id:
+        _try(broken, lambda: checks.uuid("request_id", request.request_id))
+    if broken:
+        raise InvalidArgument.many(broken)
+    return priority
+
+
 def dates_between(request: Dated) -> tuple[date | None, date | None]:
     """Returns the dates from start_time to end_time, exclusive, None where open; raises InvalidArgument."""
     first, end = _date(request, "start_time"), _date(request, "end_time")

@@ -221,6 +221,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return ingest_pb2.ResumeScheduleResponse(schedule=await self._scheduling.set_paused(request.note, paused=False))
 
     @scopes("ingest.write")
+    async def SyncSymbols(self, request: ingest_pb2.SyncSymbolsRequest, context: Any) -> ingest_pb2.SyncSymbolsResponse:
+        return await self._syncing.sync_symbols(request)
+
+    @scopes("ingest.write")
     async def SyncActions(self, request: ingest_pb2.SyncActionsRequest, context: Any) -> ingest_pb2.SyncActionsResponse:
         return await self._syncing.sync_actions(request)
 

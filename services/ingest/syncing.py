@@ -1,4 +1,4 @@
-"""What the IngestService does besides bars: splits and dividends."""
+"""What the IngestService does besides bars: symbols, splits and dividends."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from services.ingest.corporate_actions import ABSURD
 from services.ingest.reading.adjust import REPEATED
 from services.ingest.resolving import Wanted, resolve, resolve_one
 from services.ingest.store.starts import Original
-from services.ingest.store.syncs import ACTIONS
-from services.ingest.sync_plans import plan_actions
+from services.ingest.store.syncs import ACTIONS, SYMBOLS
+from services.ingest.symbol_lists import MARKETS
+from services.ingest.sync_plans import SyncSlice, plan_actions
 from services.ingest.watching import overall_pace
 from services.kit import calls, checks, paging
 from services.kit.errors import InvalidArgument
-from services.kit.tickers import CRYPTO
+from services.kit.tickers import CRYPTO, ETF, STOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from services.ingest.store.symbols import SymbolStore
     from services.ingest.store.syncs import ListedAction, Syncs
     from services.kit.paging import PageTokens
+
+MARKET_OF = {STOCK: "stocks", ETF: "stocks", CRYPTO: "crypto"}
 
 AHEAD = timedelta(days=365)
 """Announced actions are asked for so far ahead."""
@@ -41,6 +44,20 @@ class Syncing:
     symbols: SymbolStore
     syncs: Syncs
     tokens: PageTokens
+
+    async def sync_symbols(self, request: ingest_pb2.SyncSymbolsRequest) -> ingest_pb2.SyncSymbolsResponse:
+        """Starts a job that asks for the provider's lists of symbols."""
+        priority = requests.symbols_priority(request)
+        markets = [one for one in MARKETS if not request.asset_class or one == MARKET_OF[request.asset_class]]
+        answer = await self.syncs.start(
+            calls.current(),
+            SYMBOLS,
+            [SyncSlice(one) for one in markets],
+            _original(request),
+            _answering(ingest_pb2.SyncSymbolsResponse),
+            priority=priority,
+        )
+        return ingest_pb2.SyncSymbolsResponse.FromString(answer)
 
     async def sync_actions(self, request: ingest_pb2.SyncActionsRequest) -> ingest_pb2.SyncActionsResponse:
         """Starts a job that asks for splits and dividends."""

@@ -19,8 +19,10 @@ from services.ingest.fetching import Fetcher
 from services.ingest.importing import Importer
 from services.ingest.owners import is_gone, my_name
 from services.ingest.polygon import Polygon
+from services.ingest.registry import registry_of
 from services.ingest.store import sessions, slices
 from services.ingest.store.limiter import Limiter
+from services.ingest.symbols_inquiry import SymbolsInquiry
 from services.ingest.tally import Tally
 from services.ingest.worker_settings import WorkerSettings
 from services.kit import log as logging
@@ -194,6 +196,7 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
         page_bars=settings.polygon_page_bars,
     )
     tracing.begin("worker", settings.otel_exporter_otlp_endpoint)
+    registry = registry_of(settings)
     tally = Tally()
     stop = _Stop()
     scraped = _exporter(db, tally).serve(settings.metrics_address) if settings.metrics_address else None
@@ -208,7 +211,10 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
                 limiter=limiter,
                 calendars=calendars,
                 tally=tally,
-                inquiries={slices.ACTIONS: ActionsInquiry(db, calendars)},
+                inquiries={
+                    slices.ACTIONS: ActionsInquiry(db, calendars),
+                    slices.SYMBOLS: SymbolsInquiry(db, registry),
+                },
             )
             lease = timedelta(seconds=settings.lease_seconds)
             importer = Importer(db, calendars, Path(settings.import_folder) if settings.import_folder else None)
@@ -219,6 +225,8 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
             await _work(worker, ready)
     finally:
         await polygon.close()
+        if registry is not None:
+            await registry.close()
         await db.close()
         if scraped is not None:
             scraped.stop()

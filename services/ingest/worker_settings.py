@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.ingest.polygon import PAGE_BARS
-from services.kit.settings import Settings, SettingsError, check_address, check_database_url, secret
+from services.kit.settings import ClientSettings, SettingsError, check_address, check_database_url, secret
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerSettings(Settings):
+class WorkerSettings(ClientSettings):
     """What `python -m services.ingest.worker` reads."""
 
     database_url: str = secret()
@@ -25,12 +25,17 @@ class WorkerSettings(Settings):
     lease_seconds: float = 60.0
     """A slice whose worker is silent for so long goes to another; longer than an answer and its part take."""
     request_seconds: float = 30.0
+    symbols_target: str = "127.0.0.1:15052"
+    """Where symbols are registered, with the service key; without one SyncSymbols is refused, and all else works."""
     metrics_address: str = ""
     import_folder: str = ""
     """Where ImportFiles finds its files; nothing outside is read."""
     log_level: str = "INFO"
     log_format: str = ""
     otel_exporter_otlp_endpoint: str = ""
+
+    def _check_service_key(self) -> None:
+        """Is content without one."""
 
     def check(self) -> None:
         super().check()

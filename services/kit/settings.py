@@ -133,8 +133,15 @@ class ClientSettings(Settings):
             raise SettingsError("MDW_TLS_CERT_FILE: needs MDW_TLS_KEY_FILE, and the other way round")
         if self.mdw_tls_cert_file and self.mdw_tls_ca_file is None:
             raise SettingsError("MDW_TLS_CERT_FILE: needs MDW_TLS_CA_FILE")
-        if not self.service_key and self.service_key_file is None:
+        self._check_service_key()
+
+    def _check_service_key(self) -> None:
+        if not self.has_service_key:
             raise SettingsError("SERVICE_KEY: is not set, nor is SERVICE_KEY_FILE")
+
+    @property
+    def has_service_key(self) -> bool:
+        return bool(self.service_key) or self.service_key_file is not None
 
     def read_service_key(self) -> str:
         """Returns the key, read from its file each time, since the file may be renewed; raises SettingsError."""

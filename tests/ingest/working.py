@@ -18,6 +18,7 @@ from services.ingest.fetching import Fetcher, Patience
 from services.ingest.polygon import Polygon
 from services.ingest.store import sessions, slices
 from services.ingest.store.limiter import Limiter
+from services.ingest.symbols_inquiry import SymbolsInquiry
 from services.ingest.worker import Worker
 from services.kit.db import Database
 
@@ -141,7 +142,7 @@ class Desk:
         lease = options.pop("lease", timedelta(seconds=60))
         owner = options.pop("owner", "this process")
         patience, today = options.pop("patience", AT_ONCE), options.pop("today", None)
-        tally = options.pop("tally", None)
+        tally, registry = options.pop("tally", None), options.pop("registry", None)
         polygon = Polygon(base_url, "replay", **{"wait": 0.001, **options})
         calendars = await sessions.load(self.db)
         errands = Errands(self.db, {slices.DELETE: Deleter(self.db, calendars)}, patience)
@@ -152,7 +153,10 @@ class Desk:
             calendars=calendars,
             patience=patience,
             tally=tally,
-            inquiries={slices.ACTIONS: ActionsInquiry(self.db, calendars)},
+            inquiries={
+                slices.ACTIONS: ActionsInquiry(self.db, calendars),
+                slices.SYMBOLS: SymbolsInquiry(self.db, registry),
+            },
             **({"today": today} if today else {}),
         )
         worker = Worker(db=self.db, fetcher=fetcher, limiter=limiter, lease=lease, owner=owner, errands=errands)

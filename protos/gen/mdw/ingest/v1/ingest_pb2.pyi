@@ -1400,6 +1400,60 @@ class ListRejectedBarsResponse(_message.Message):
 Global___ListRejectedBarsResponse: _TypeAlias = ListRejectedBarsResponse  # noqa: Y015
 
 @_typing.final
+class SyncSymbolsRequest(_message.Message):
+    """Asks for the registry to be brought up to the provider's lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_CLASS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    asset_class: _type_pb2.AssetClass.ValueType
+    """Unset means all; the lists of stocks and ETFs are one."""
+    priority: Global___Priority.ValueType
+    """Unset means NORMAL."""
+    request_id: _builtins.str
+    """UUID; a repeat with it returns the first answer."""
+    def __init__(
+        self,
+        *,
+        asset_class: _type_pb2.AssetClass.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_class", b"asset_class", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncSymbolsRequest: _TypeAlias = SyncSymbolsRequest  # noqa: Y015
+
+@_typing.final
+class SyncSymbolsResponse(_message.Message):
+    """The job that was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncSymbolsResponse: _TypeAlias = SyncSymbolsResponse  # noqa: Y015
+
+@_typing.final
 class SyncActionsRequest(_message.Message):
     """Asks for splits and dividends to be fetched."""
 

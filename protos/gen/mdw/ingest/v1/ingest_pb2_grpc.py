@@ -120,6 +120,11 @@ class IngestServiceStub:
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
                 response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
                 _registered_method=True)
+        self.SyncSymbols = channel.unary_unary(
+                '/mdw.ingest.v1.IngestService/SyncSymbols',
+                request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncSymbolsRequest.SerializeToString,
+                response_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncSymbolsResponse.FromString,
+                _registered_method=True)
         self.SyncActions = channel.unary_unary(
                 '/mdw.ingest.v1.IngestService/SyncActions',
                 request_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncActionsRequest.SerializeToString,
@@ -282,6 +287,15 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SyncSymbols(self, request, context):
+        """Starts a job that brings the registry up to the provider's lists, delisted symbols included: new ones are registered
+        inactive, names, codes and delisting dates are put right, changed tickers recorded, listing dates of active symbols
+        looked up. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SyncActions(self, request, context):
         """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
         requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
@@ -412,6 +426,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ResumeSchedule,
                     request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.FromString,
                     response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'SyncSymbols': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncSymbols,
+                    request_deserializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncSymbolsRequest.FromString,
+                    response_serializer=mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncSymbolsResponse.SerializeToString,
             ),
             'SyncActions': grpc.unary_unary_rpc_method_handler(
                     servicer.SyncActions,
@@ -899,6 +918,33 @@ class IngestService:
             '/mdw.ingest.v1.IngestService/ResumeSchedule',
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleRequest.SerializeToString,
             mdw_dot_ingest_dot_v1_dot_ingest__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncSymbols(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mdw.ingest.v1.IngestService/SyncSymbols',
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncSymbolsRequest.SerializeToString,
+            mdw_dot_ingest_dot_v1_dot_ingest__pb2.SyncSymbolsResponse.FromString,
             options,
             channel_credentials,
             insecure,

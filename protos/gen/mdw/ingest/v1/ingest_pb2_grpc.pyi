@@ -89,6 +89,11 @@ class IngestServiceStub:
     """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]
     """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+    SyncSymbols: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.SyncSymbolsRequest, _ingest_pb2.SyncSymbolsResponse]
+    """Starts a job that brings the registry up to the provider's lists, delisted symbols included: new ones are registered
+    inactive, names, codes and delisting dates are put right, changed tickers recorded, listing dates of active symbols
+    looked up. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+    """
     SyncActions: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.SyncActionsRequest, _ingest_pb2.SyncActionsResponse]
     """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
     requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
@@ -174,6 +179,11 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Lets the schedule plan nothing more; what it has planned goes on. Needs `ingest.write`. Idempotent."""
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ResumeScheduleRequest, _ingest_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
     """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+    SyncSymbols: _aio.UnaryUnaryMultiCallable[_ingest_pb2.SyncSymbolsRequest, _ingest_pb2.SyncSymbolsResponse]  # type: ignore[assignment]
+    """Starts a job that brings the registry up to the provider's lists, delisted symbols included: new ones are registered
+    inactive, names, codes and delisting dates are put right, changed tickers recorded, listing dates of active symbols
+    looked up. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+    """
     SyncActions: _aio.UnaryUnaryMultiCallable[_ingest_pb2.SyncActionsRequest, _ingest_pb2.SyncActionsResponse]  # type: ignore[assignment]
     """Starts a job that asks for splits and dividends: those of some symbols, or of the whole market, whatever takes fewer
     requests. Bars around a split that is new, changed or gone are judged again. Needs `ingest.write`. With request_id a
@@ -358,6 +368,17 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ResumeScheduleResponse, _abc.Awaitable[_ingest_pb2.ResumeScheduleResponse]]:
         """Lets the schedule go on, with what it missed meanwhile. Needs `ingest.write`. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SyncSymbols(
+        self,
+        request: _ingest_pb2.SyncSymbolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.SyncSymbolsResponse, _abc.Awaitable[_ingest_pb2.SyncSymbolsResponse]]:
+        """Starts a job that brings the registry up to the provider's lists, delisted symbols included: new ones are registered
+        inactive, names, codes and delisting dates are put right, changed tickers recorded, listing dates of active symbols
+        looked up. Needs `ingest.write`. With request_id a repeat gives the first answer. Fails with REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def SyncActions(
