@@ -78,6 +78,7 @@ SELECT $1, slice_id
 FROM planned
 """
 
+# A slice that is held has only paused jobs, whose priority does not count.
 # Does not wait for parts under way: what they hold is put right when the next change, or the server, settles it.
 LIFT_SHARED = """
 WITH lifted AS (
@@ -90,7 +91,7 @@ WITH lifted AS (
   FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE ingest.slices s
-SET held = false, priority = greatest(s.priority, $2)
+SET held = false, priority = CASE WHEN s.held THEN $2 ELSE greatest(s.priority, $2) END
 FROM lifted l
 WHERE s.slice_id = l.slice_id
 """
