@@ -29,6 +29,13 @@ exit codes:  0 done   1 a file's SQL failed   2 bad files or usage   3 files are
              5 the database is ahead of this release   75 try again (no connection, a lock held too long, interrupted)
 """
 
+BOOTSTRAP_EPILOG = """\
+environment: MDW_ADMIN_KEY            the admin key's secret, from new-key, instead of one that is made here
+             MDW_SERVICE_KEY_SYMBOLS  the keys that the services are given, from new-key as well; one that is
+             MDW_SERVICE_KEY_INGEST   not set is not registered
+A secret that is made here goes to --key-file, or is shown once where this runs on a terminal; never into a log.
+"""
+MAX_SECONDS = 1_000_000
 
 # A width of its own: to ask for the terminal's, argparse imports half of the archive formats.
 FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=118, max_help_position=24)
@@ -56,26 +63,46 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def _milliseconds(text: str) -> int:
+    """Reads a bound; 0 would be none at all: readers would wait behind us."""
+    if not text.isdigit() or not 0 < int(text) < MAX_SECONDS * 1_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of milliseconds above 0")
+    return int(text)
+
+
 def _shared(command: argparse.ArgumentParser) -> None:
     json = "print one JSON object on standard output, notes on standard error"
     command.add_argument("--json", action="store_true", help=json)
     folder = "where the files are (default: those of this release)"
     command.add_argument("--folder", type=Path, default=SQL_FOLDER, help=folder)
-    command.add_argument("--wait", type=float, default=60.0, metavar="S", help="wait this long for the database (60)")
+    command.add_argument(
+        "--wait", type=_seconds, default=60.0, metavar="S", help="wait this long for the database (60)"
+    )
 
 
 def _up(command: argparse.ArgumentParser) -> None:
     lock_wait = "wait this long for another migrator (300)"
-    command.add_argument("--lock-wait", type=float, default=300.0, metavar="S", help=lock_wait)
+    command.add_argument("--lock-wait", type=_seconds, default=300.0, metavar="S", help=lock_wait)
     lock_timeout = "give up a lock on a table after this, and try again (100)"
-    command.add_argument("--lock-timeout", type=int, default=100, metavar="MS", help=lock_timeout)
-    command.add_argument("--retry-for", type=float, default=120.0, metavar="S", help="try again for this long (120)")
+    command.add_argument("--lock-timeout", type=_milliseconds, default=100, metavar="MS", help=lock_timeout)
+    command.add_argument("--retry-for", type=_seconds, default=120.0, metavar="S", help="try again for this long (120)")
     ahead = "end with 0 where the database is newer than this release"
     command.add_argument("--allow-ahead", action="store_true", help=ahead)
 
 
 def _bootstrap(command: argparse.ArgumentParser) -> None:
     _up(command)
+    command.epilog = BOOTSTRAP_EPILOG
     key_file = "write a new admin key's secret here (mode 0600)"
     command.add_argument("--key-file", type=Path, metavar="FILE", help=key_file)
     another = "make another admin key, for one that was lost"

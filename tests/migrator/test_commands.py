@@ -247,5 +247,18 @@ def test_help_explains_every_command_and_exit_code() -> None:
     assert "75 try again" in text
 
 
+def test_help_of_bootstrap_names_the_variables_that_it_reads() -> None:
+    text = cli("bootstrap", "--help").stdout
+    assert all(name in text for name in ("MDW_ADMIN_KEY", "MDW_SERVICE_KEY_SYMBOLS", "MDW_SERVICE_KEY_INGEST"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--wait", "nan"), ("--wait", "-1"), ("--lock-wait", "soon"), ("--lock-timeout", "0")]
+)
+def test_a_bound_that_is_none_is_refused(arguments: tuple[str, str]) -> None:
+    ended = cli("up", *arguments)
+    assert (ended.returncode, f"argument {arguments[0]}: '{arguments[1]}' is no number of" in ended.stderr) == (2, True)
+
+
 def test_usage_errors_end_with_2() -> None:
     assert (cli("sideways").returncode, cli().returncode, cli("up", "--nope").returncode) == (2, 2, 2)
