@@ -10,6 +10,7 @@ from services.ingest.slices import SliceSpan
 from services.ingest.store import deleting, slices
 from services.ingest.store.endings import begin_backfills, finish_backfills, pause_backfills
 from services.ingest.store.instants import from_ms, to_ms
+from services.ingest.tally import Tally
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -66,10 +67,17 @@ class Deleter:
 class Errands:
     """Handles claims, one at a time."""
 
-    def __init__(self, db: Database, errands: Mapping[int, Errand], patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        errands: Mapping[int, Errand],
+        patience: Patience | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         self._db = db
         self._errands = errands
         self._patience = patience or Patience()
+        self._tally = tally or Tally()
 
     @property
     def kinds(self) -> list[int]:
@@ -97,7 +105,9 @@ class Errands:
             log.exception("errand_failed", slice=claim.slice_id, name=claim.provider_ticker)
             await self._try_later(claim)
         else:
+            self._tally.ended(state)
             if state is None:
+                self._tally.lease_losses += 1
                 log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
             elif state in slices.ENDED:
                 await finish_backfills(self._db, claim.slice_id)
@@ -113,6 +123,7 @@ class Errands:
     async def _give_up(self, claim: Claim, reason: str) -> None:
         log.warning("slice_given_up", slice=claim.slice_id, name=claim.provider_ticker, reason=reason)
         if await slices.close(self._db, claim, slices.FAILED, reason) is not None:
+            self._tally.ended(slices.FAILED)
             await finish_backfills(self._db, claim.slice_id)
 
     async def _pause(self, claim: Claim, reason: str) -> None:

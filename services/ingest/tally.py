@@ -98,11 +98,15 @@ class Tally:
 
     def part(self, timeframe: int, written: Counts) -> None:
         """Counts a part that was committed."""
-        name = _TIMEFRAMES.get(timeframe, str(timeframe))
-        for change in _CHANGES:
-            self._bars[(name, change)] += getattr(written, change)
-        self._sizes.observe(written.inserted + written.updated + written.unchanged + written.rejected)
+        self.bars(timeframe, written.inserted, written.updated, written.unchanged, written.rejected)
         self.ended(written.state)
+
+    def bars(self, timeframe: int, inserted: int, updated: int, unchanged: int, rejected: int = 0) -> None:
+        """Counts the bars of a part, whatever becomes of its slice."""
+        counts = (inserted, updated, unchanged, rejected)
+        name = _TIMEFRAMES.get(timeframe, str(timeframe))
+        self._bars.update({(name, change): count for change, count in zip(_CHANGES, counts, strict=True)})
+        self._sizes.observe(sum(counts))
 
     def ended(self, state: int | None) -> None:
         """Counts a slice that has ended; one that goes on is not counted."""

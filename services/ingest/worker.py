@@ -218,7 +218,7 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
             )
             lease = timedelta(seconds=settings.lease_seconds)
             importer = Importer(db, calendars, Path(settings.import_folder) if settings.import_folder else None)
-            errands = Errands(db, {slices.DELETE: Deleter(db, calendars), slices.FILE: importer})
+            errands = Errands(db, {slices.DELETE: Deleter(db, calendars), slices.FILE: importer}, tally=tally)
             worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)
             stop.gently(worker)
             log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
