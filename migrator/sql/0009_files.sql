@@ -115,14 +115,17 @@ BEGIN
 END $$;
 
 -- Begins a part of many series, in key order: fence, series that are not there yet, then all their rows. p_fetch_time is that of the
--- last day in the span, of each day before it one day less. No row when the slice is no longer ours.
+-- last day in the span, of each day before it one day less. No row when the slice is no longer ours. Planned as for a large table
+-- whatever the statistics say: else each series is met with all others.
 CREATE FUNCTION ingest.begin_many(
   p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_ids integer[], p_timeframe smallint,
   p_fetch_time timestamptz, p_asked_from timestamptz, p_asked_to timestamptz, p_zone text)
 RETURNS TABLE (
   symbol_id integer, last_ts timestamptz, tail bytea, newer_from timestamptz[], newer_to timestamptz[], newer_partial boolean[],
   deleted datemultirange, void datemultirange)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off AS $$
 #variable_conflict use_column
 DECLARE
   v_last date := ((p_asked_to - interval '1 us') AT TIME ZONE p_zone)::date;
@@ -154,19 +157,19 @@ BEGIN
              least(w.asked_to, (v_last + ceil(extract(epoch FROM
                w.fetch_time AT TIME ZONE 'America/New_York' - v_fetch) / 86400)::integer)::timestamp AT TIME ZONE p_zone) AS asked_to
       FROM ingest.writes w
-      WHERE w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+      WHERE r.answer_time > v_earliest AND w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
         AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
       UNION ALL
       SELECT w.asked_from, w.partial, w.asked_to
       FROM ingest.writes w
-      WHERE w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+      WHERE r.answer_time > v_earliest AND w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
         AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
         AND r.symbol_id = ANY (w.symbol_ids)
         AND w.fetch_time AT TIME ZONE 'America/New_York'
             > v_fetch - (v_last - ((w.asked_to - interval '1 us') AT TIME ZONE p_zone)::date) * interval '1 day'
     ) a
     WHERE a.asked_from < a.asked_to
-  ) n ON r.answer_time > v_earliest
+  ) n ON true
   WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
   ORDER BY r.symbol_id;
 END $$;
@@ -182,7 +185,9 @@ CREATE FUNCTION ingest.end_many(
   p_fetch_time timestamptz, p_asked_from timestamptz, p_asked_to timestamptz, p_partial boolean,
   p_position integer, p_done boolean, p_lease interval, p_note text)
 RETURNS TABLE (state smallint, write_id integer)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off
+SET enable_hashjoin = on AS $$
 #variable_conflict use_column
 DECLARE
   v_wanted boolean;
@@ -228,10 +233,10 @@ BEGIN
                 p_first_dates, p_end_dates)
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
-  WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe;
+  WHERE r.symbol_id = u.symbol_id AND r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe;
   PERFORM ingest.note_suspects(u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date, '{}', '{}')
   FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-  WHERE EXISTS (SELECT FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe);
+  WHERE (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1);
   UPDATE ingest.writes SET symbol_ids = p_symbol_ids, partial = p_partial WHERE write_id = p_write_id;
   v_wanted := ingest.slice_wanted(p_slice_id);
   SELECT s.held INTO STRICT v_held FROM ingest.slices s WHERE s.slice_id = p_slice_id;

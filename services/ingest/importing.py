@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.ingest.calendar import Sessions
     from services.ingest.filenames import FileKind, Name
     from services.ingest.imports import DayFile, FileCounts, Imported
+    from services.ingest.store.files import Found
     from services.ingest.store.slices import Claim
     from services.kit.db import Connection, Database
 
@@ -48,6 +49,18 @@ class _Read:
     """Imported before, with the same content."""
     bad: dict[str, str] = field(default_factory=dict)
     """Why they cannot be read."""
+
+    def add(self, file_id: int, found: Found, packed: bytes) -> None:
+        """Unpacks and reads a file."""
+        try:
+            file = imports.DayFile(found.name, found.day, flatfiles.unpack(packed))
+            frame = imports.read_file(file)
+        except flatfiles.BadFileError as error:
+            self.bad[found.name] = str(error)
+        else:
+            self.files.append(file)
+            self.frames.append(frame)
+            self.ids.append(file_id)
 
     def drop(self, at: int, reason: str) -> None:
         """Counts a file among the bad ones."""
@@ -136,34 +149,27 @@ class Importer:
         return await self._write(claim, read, imported)
 
     async def _read(self, claim: Claim, root: Path, path: Path) -> _Read:
-        read = _Read()
-        names, _ = await asyncio.to_thread(_names, root, path, _kind(claim))
-        days: set[date] = set()
-        for name, size in names:
-            if not claim.first_date <= name.day <= claim.last_date or name.day in days:
-                continue
-            days.add(name.day)
-            data = await asyncio.to_thread((root / name.path).read_bytes)
-            found = files.Found(
+        """Reads the files of a slice, the first of each day."""
+        read, names = _Read(), await asyncio.to_thread(_names, root, path, _kind(claim))
+        first = {name.day: (name, size) for name, size in reversed(names[0])}
+        wanted = [first[day] for day in sorted(first) if claim.first_date <= day <= claim.last_date]
+        packed = {name.path: await asyncio.to_thread((root / name.path).read_bytes) for name, _ in wanted}
+        found = [
+            files.Found(
                 name=name.path,
-                sha256=sha256(data).digest(),
+                sha256=sha256(packed[name.path]).digest(),
                 size=size,
                 published=filenames.published(name.day),
                 day=name.day,
             )
-            try:
-                file = imports.DayFile(name.path, name.day, await asyncio.to_thread(flatfiles.unpack, data))
-                frame = await asyncio.to_thread(imports.read_file, file)
-            except flatfiles.BadFileError as error:
-                read.bad[name.path] = str(error)
-                continue
-            file_id = await files.take(self._db, claim, found, again=claim.mode == REFETCH)
-            if file_id is None:
-                read.known.append(name.path)
+            for name, size in wanted
+        ]
+        ids = await files.take(self._db, claim, found, again=claim.mode == REFETCH)
+        for one in found:
+            if one.name in ids:
+                await asyncio.to_thread(read.add, ids[one.name], one, packed[one.name])
             else:
-                read.files.append(file)
-                read.frames.append(frame)
-                read.ids.append(file_id)
+                read.known.append(one.name)
         return read
 
     async def _set_apart(self, claim: Claim, path: Path, bad: Mapping[str, str]) -> bool:

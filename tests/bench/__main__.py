@@ -20,6 +20,7 @@ from rich.table import Table
 BENCHES = {
     "writing": ("1", "200000"),
     "backfill": ("1",),
+    "days": ("200", "8", "24"),
     "reading": ("100000", "1"),
     "calls": ("1", "500"),
     "statistics": ("200000",),

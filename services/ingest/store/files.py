@@ -60,14 +60,16 @@ SELECT ingest.close_slice($1, $2, 3::smallint, $3)
 """
 
 # A file that was imported before is taken again only when all is.
-TAKE_FILE = """
-INSERT INTO ingest.files AS f (slice_id, name, sha256, size, published, file_date, timeframe, asset_class)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+TAKE_FILES = """
+INSERT INTO ingest.files AS f (slice_id, timeframe, asset_class, name, sha256, size, published, file_date)
+SELECT $1, $2, $3, u.name, u.sha256, u.size, u.published, u.file_date
+FROM unnest($5::text[], $6::bytea[], $7::bigint[], $8::timestamptz[], $9::date[])
+  AS u (name, sha256, size, published, file_date)
 ON CONFLICT (sha256) DO UPDATE
 SET slice_id = excluded.slice_id, finish_time = NULL, superseded = 0
 WHERE f.finish_time IS NULL
-   OR $9
-RETURNING file_id
+   OR $4
+RETURNING file_id, sha256
 """
 
 COUNT_FILE = """
@@ -139,12 +141,17 @@ async def _add(db: Database, claim: Claim, pieces: Sequence[Piece], note: str | 
     return ours
 
 
-async def take(db: Database, claim: Claim, found: Found, *, again: bool) -> int | None:
-    """Notes that a slice imports a file; None if the same content was imported before, and is not wanted again."""
-    what = (found.name, found.sha256, found.size, found.published, found.day)
+async def take(db: Database, claim: Claim, found: Sequence[Found], *, again: bool) -> dict[str, int]:
+    """Notes that a slice imports files; returns the ids by name of those that were not imported before, or are again.
+
+    Of several with the same content the first is imported.
+    """
+    once = list({one.sha256: one for one in reversed(found)}.values())
+    columns = zip(*((one.name, one.sha256, one.size, one.published, one.day) for one in once), strict=True)
     kind = (claim.key.timeframe, claim.asset_class)
-    file_id: int | None = await db.fetchval(TAKE_FILE, claim.slice_id, *what, *kind, again)
-    return file_id
+    rows = await db.fetch(TAKE_FILES, claim.slice_id, *kind, again, *map(list, columns)) if once else []
+    names = {one.sha256: one.name for one in once}
+    return {names[row["sha256"]]: row["file_id"] for row in rows}
 
 
 async def note(conn: Connection, superseded: Mapping[int, int]) -> None:
