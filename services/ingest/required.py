@@ -16,7 +16,7 @@ _TABLES = {
     "ingest.slices": """
         slice_id turn cursor next_try_time lease_owner lease_until fetch_time end_time token inserted updated unchanged
         rejected requests attempts symbol_id write_id first_date last_date kind mode priority state timeframe
-        asset_class held provider_ticker reason subject unknown
+        asset_class held provider_ticker reason subject unknown deleted
     """,
     "ingest.backfill_slices": "backfill_id slice_id",
     "ingest.series": """
@@ -37,7 +37,7 @@ _TABLES = {
         action_id write_id ended_write_id symbol_id ex_date kind flags split_from split_to cash_amount currency
         source_id source_time
     """,
-    "ingest.deletions": "symbol_id timeframe write_id first_date end_date purge",
+    "ingest.deletions": "slice_id symbol_id timeframe write_id first_date last_date end_date purge key_id reason",
     "ingest.requests": "key_id method request_id request_hash answer create_time",
     "ingest.token_key": "secret",
 }
