@@ -68,6 +68,8 @@ class Database:
         self._acquire_timeout = acquire_timeout
         self.dsn = dsn
         self.pooler = pooler
+        self.waiting = 0
+        """How many wait for a connection: whoever holds one for long may want to let them in between."""
 
     def __repr__(self) -> str:
         return "Database(...)"
@@ -102,7 +104,7 @@ class Database:
         """Lends a connection; waits for one at most `timeout` seconds (default: the pool's bound)."""
         connection: Any = None
         try:
-            connection = await self._pool.acquire(timeout=self._acquire_timeout if timeout is None else timeout)
+            connection = await self._acquire(self._acquire_timeout if timeout is None else timeout)
             yield connection
         except FAILURES as error:
             if connection is not None and is_lost(error):
@@ -161,6 +163,13 @@ class Database:
                 await self._pool.close()
         except FAILURES:
             self._pool.terminate()
+
+    async def _acquire(self, timeout: float) -> Any:  # noqa: ASYNC109 - the pool bounds it
+        self.waiting += 1
+        try:
+            return await self._pool.acquire(timeout=timeout)
+        finally:
+            self.waiting -= 1
 
     async def _release(self, connection: Any) -> None:
         try:

@@ -277,10 +277,7 @@ async def removed_by_vacuum(database, table):
     return int(found[1]), int(found[2])
 
 
-async def test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back(
-    database, history, bars, monkeypatch
-):
-    monkeypatch.setattr(pump, "STALL_SECONDS", 0.1)
+async def test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back(database, history, bars):
     aapl, msft = await history.symbol("AAPL"), await history.symbol("MSFT")
     await many(history, aapl, 8 * CHUNK)
     await history.write(msft, days("2024-01-01", range(1, 101)))
@@ -301,6 +298,16 @@ async def test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_v
         assert kept == 0
         for call in stalled:
             call.cancel()
+
+
+async def test_more_readers_than_connections_take_turns(history, bars, monkeypatch):
+    monkeypatch.setattr(pump, "TURN_SECONDS", 0.01)
+    aapl = await history.symbol("AAPL")
+    await many(history, aapl, 4 * CHUNK)
+    answers = await asyncio.gather(*(bars.streamed(symbol_ids=[aapl], timeframe=M1) for _ in range(6)))
+    for answer in answers:
+        assert answer.column("volume") == list(range(4 * CHUNK))
+        assert answer.receipt == answers[0].receipt
 
 
 async def test_a_caller_that_goes_away_ends_the_work_at_once(database, history, bars):

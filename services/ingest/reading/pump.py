@@ -8,6 +8,7 @@ of the same instant, once the message has been taken.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from services.kit.db import Connection, Database
 
 STALL_SECONDS = 2.0
+WANTED_STALL_SECONDS = 0.1
+"""The same while others wait for a connection."""
+
+TURN_SECONDS = 0.5
+"""How long one answer holds a connection while others wait; ending and resuming a COPY takes some milliseconds."""
 
 
 class PausedError(Exception):
@@ -44,6 +50,7 @@ class Pump(Generic[S]):
         self._series = series
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._undelivered: bytes | None = None
+        self._turn_ends = 0.0
         self._failure: BaseException | None = None
 
     async def answer(self, connection: Connection, series: S) -> None:
@@ -61,15 +68,26 @@ class Pump(Generic[S]):
             await asyncio.gather(task, return_exceptions=True)
 
     async def send(self, series: Sender) -> None:
-        """Sends what a series has ready; raises PausedError if nobody takes it."""
+        """Sends what a series has ready; raises PausedError if nobody takes it, or others are to have their turn."""
         while series.outbox:
             message = series.outbox.popleft()
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await self._queue.put(message)
-            except TimeoutError:
+            if not await self._put(message):
                 self._undelivered = message
-                raise PausedError from None
+                raise PausedError
+        if self._db.waiting and time.monotonic() > self._turn_ends:
+            raise PausedError
+
+    async def _put(self, message: bytes) -> bool:
+        """Hands a message over; says whether somebody took it before he counted as stalled."""
+        end = time.monotonic() + STALL_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(WANTED_STALL_SECONDS):
+                    await self._queue.put(message)
+                    return True
+            except TimeoutError:
+                if self._db.waiting or time.monotonic() > end:
+                    return False
 
     async def _take(self) -> AsyncIterator[bytes]:
         while (message := await self._queue.get()) is not None:
@@ -91,6 +109,7 @@ class Pump(Generic[S]):
         """Works on one connection until the end, or a pause; returns the series that is to go on."""
         try:
             async with bars.reading(self._db) as connection:
+                self._turn_ends = time.monotonic() + TURN_SECONDS
                 while current is not None:
                     await self.send(current)
                     await self.answer(connection, current)

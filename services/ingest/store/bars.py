@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.ingest.reading.blocks import REVISION, Block, of_values, read_all
 from services.ingest.timeframes import END_MS, FIRST_MS
-from services.kit.db import roll_back
+from services.kit.db import roll_back, terminate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -156,9 +156,17 @@ async def copy(
     *,
     revision_limit: int,
 ) -> None:
-    """Hands the bytes of a binary COPY of a span to `take`, which may keep it waiting as long as it likes."""
+    """Hands the bytes of a binary COPY of a span to `take`, which may keep it waiting as long as it likes.
+
+    Where `take` raises, the connection ends: to cancel the COPY and wait for it takes a second, to connect again a
+    hundredth.
+    """
     sql = _sql(span, snapshot, limit=None, revision_limit=revision_limit, newest_first=False)
-    await connection.copy_from_query(sql, output=take, format="binary", timeout=_COPY_SECONDS)
+    try:
+        await connection.copy_from_query(sql, output=take, format="binary", timeout=_COPY_SECONDS)
+    except BaseException:
+        terminate(connection)
+        raise
 
 
 def _sql(span: Span, snapshot: Snapshot, *, limit: int | None, revision_limit: int, newest_first: bool) -> str:
