@@ -167,6 +167,14 @@ async def test_a_slice_that_another_job_wants_survives_a_cancel(ingest):
     assert (await ingest.get(first)).state == State.CANCELLED
 
 
+async def test_a_job_that_joins_a_paused_one_does_not_inherit_its_priority(ingest):
+    """It did: the slice stayed as urgent as the job that waits, until the next change of a job."""
+    first = await started(ingest, priority=3)
+    await ingest.call("PauseBackfill", backfill_id=first)
+    await started(ingest, priority=1)
+    assert tuple(await ingest.sql.fetchrow("SELECT held, priority FROM ingest.slices")) == (False, 1)
+
+
 async def test_the_announced_write_of_a_cancelled_slice_is_closed(ingest):
     backfill_id = await started(ingest)
     row = await ingest.claim()
