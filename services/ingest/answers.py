@@ -51,7 +51,7 @@ def to_plan(planned: Planned) -> ingest_pb2.BackfillPlan:
     """Returns a plan as people see it."""
     plan = planned.plan
     return ingest_pb2.BackfillPlan(
-        slices=len(plan.slices),
+        slices=len(plan.slices) + len(plan.days),
         shared_slices=len(plan.shared),
         requests=plan.requests,
         estimated_bars=plan.bars,

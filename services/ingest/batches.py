@@ -41,6 +41,8 @@ class Batch:
     bars: Columns
     rejects: Sequence[tuple[int | None, str, Reject]] = ()
     partial: bool = False
+    whole: bool = False
+    """All of the series were asked for: what has no bar is empty. Of a batch of one day."""
 
     @property
     def span(self) -> SliceSpan:

@@ -181,7 +181,6 @@ class Fetcher:
 
     async def _inquire(self, claim: Claim, grant: Grant) -> None:
         """Brings a slice of another kind on by an answer."""
-
         asked = 0
 
         async def ask(target: str) -> tuple[Claim, bytes]:

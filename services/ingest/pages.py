@@ -65,6 +65,19 @@ _raw_page = msgspec.json.Decoder(_RawPage)
 _head = msgspec.json.Decoder(Head)
 
 
+class GroupedRow(Row, gc=False):
+    """One bar of a day of the whole market."""
+
+    T: str = ""
+
+
+class _GroupedPage(Head):
+    results: list[GroupedRow] | None = None
+
+
+_grouped_page = msgspec.json.Decoder(_GroupedPage)
+
+
 class PageError(Exception):
     """A body that is no page: cut, not JSON, or of another shape."""
 
@@ -83,6 +96,31 @@ class Page:
             return []
         rows = _raw_page.decode(self.body).results or []
         return [bytes(rows[position]).decode("utf-8", "replace") for position in positions]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped:
+    """A day of the whole market: bars with their tickers, in the provider's order; ts as sent, in milliseconds."""
+
+    page: Page
+    tickers: list[str]
+
+    @property
+    def bars(self) -> Columns:
+        return self.page.bars
+
+
+def decode_grouped(body: bytes) -> Grouped:
+    """Decodes a day of the whole market; raises PageError."""
+    try:
+        page = _grouped_page.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        loose = decode_page(body)
+        found = [_loads(bytes(raw)) for raw in _raw_page.decode(body).results or []]
+        return Grouped(loose, [str(one.get("T") or "") for one in found])
+    rows = page.results or []
+    flat = np.fromiter(chain.from_iterable(map(_values, rows)), np.float64, len(rows) * len(_FIELDS))
+    return Grouped(Page(page, _to_columns(flat), body), [row.T for row in rows])
 
 
 def decode_head(body: bytes) -> Head:
@@ -117,12 +155,16 @@ def _decode_row_by_row(body: bytes) -> Page:
     return Page(page, _to_columns(flat), body)
 
 
-def _loose_values(raw: bytes) -> list[float]:
+def _loads(raw: bytes) -> dict[str, Any]:
     try:
         found: Any = json.loads(raw.decode("utf-8", "replace"))
     except ValueError:  # a number of thousands of digits
         found = None
-    row = found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _loose_values(raw: bytes) -> list[float]:
+    row = _loads(raw)
     return [_number(row.get(name), default) for name, default in zip(_FIELDS, Row.__struct_defaults__, strict=True)]
 
 

@@ -110,6 +110,14 @@ class Skipped:
     last: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MarketDay:
+    """A session of a whole market: 1 is that of stocks, ETFs included; 3 that of crypto."""
+
+    market: int
+    day: int
+
+
 @dataclass(slots=True)
 class Plan:
     """What a backfill takes."""
@@ -119,14 +127,17 @@ class Plan:
     shared_requests: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     sessions_held: int = 0
+    by_day: list[Slice] = field(default_factory=list)
+    """What whole days of the market bring instead of slices of its own."""
+    days: list[MarketDay] = field(default_factory=list)
 
     @property
     def requests(self) -> int:
-        return sum(planned.requests for planned in self.slices)
+        return sum(planned.requests for planned in self.slices) + len(self.days)
 
     @property
     def bars(self) -> int:
-        return sum(planned.bars for planned in self.slices)
+        return sum(planned.bars for planned in self.slices) + sum(planned.bars for planned in self.by_day)
 
     @property
     def bytes(self) -> int:

@@ -14,6 +14,7 @@ import uvloop
 from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from services.ingest.action_inquiry import ActionsInquiry
+from services.ingest.days_inquiry import DaysInquiry
 from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher
 from services.ingest.importing import Importer
@@ -212,6 +213,7 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
                 calendars=calendars,
                 tally=tally,
                 inquiries={
+                    slices.DAY: DaysInquiry(db, calendars),
                     slices.ACTIONS: ActionsInquiry(db, calendars),
                     slices.SYMBOLS: SymbolsInquiry(db, registry),
                 },

@@ -274,7 +274,7 @@ async def test_twenty_thousand_symbols_are_taken_in_one_call(ingest):
         " RETURNING symbol_id) INSERT INTO symbols.tickers (symbol_id, from_date, asset_class, ticker, provider_ticker)"
         " SELECT symbol_id, '1900-01-01', 1, 'T' || symbol_id, 'T' || symbol_id FROM s"
     )
-    request = ingest_pb2.StartBackfillRequest(all_active=True, timeframes=[DAY])
+    request = ingest_pb2.StartBackfillRequest(all_active=True, timeframes=[MINUTE])
     answer = await ingest.stub.StartBackfill(request, metadata=with_key(ingest.key), timeout=30)
     assert answer.plan.slices == 20_000
     assert answer.backfill.progress.slices_total == 20_000

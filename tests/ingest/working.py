@@ -13,6 +13,7 @@ import asyncpg
 
 from deploy.local.replay import Replay
 from services.ingest.action_inquiry import ActionsInquiry
+from services.ingest.days_inquiry import DaysInquiry
 from services.ingest.errands import Deleter, Errands
 from services.ingest.fetching import Fetcher, Patience
 from services.ingest.polygon import Polygon
@@ -154,6 +155,7 @@ class Desk:
             patience=patience,
             tally=tally,
             inquiries={
+                slices.DAY: DaysInquiry(self.db, calendars),
                 slices.ACTIONS: ActionsInquiry(self.db, calendars),
                 slices.SYMBOLS: SymbolsInquiry(self.db, registry),
             },

@@ -208,6 +208,9 @@ class _Writing:
                 await self._merge(at, bars)
             elif len(bars):
                 await self._lay_days_over(at, bars, own)
+            elif own is not None and part.whole:
+                await self._flush()
+                await self._merge(at, bars)
 
     async def _lay_days_over(self, at: int, bars: Columns, own: Held | None) -> None:
         """Merges a series day by day, since each day was answered at a time of its own."""
@@ -223,11 +226,13 @@ class _Writing:
                 await self._merge(at, said)
 
     async def _merge(self, at: int, bars: Columns) -> None:
-        """Merges bars of one series, and of one day unless nothing is stored in the span."""
+        """Merges bars of one series, and of one day unless nothing is stored; no bars make the stored ones ABSENT."""
         conn, part, span = self.conn, self.part, self.part.span
         key = SeriesKey(int(part.symbol_ids[at]), part.timeframe)
-        last = span.day(int(bars.ts[-1]))
-        bounds = span.start_of(span.day(int(bars.ts[0]))), span.start_of(last + 1)
+        first, last = (
+            (span.day(int(bars.ts[at])) for at in (0, -1)) if len(bars) else (part.first_day, part.end_day - 1)
+        )
+        bounds = span.start_of(first), span.start_of(last + 1)
         stored = await around.neighbourhood(
             conn, key, await around.read(conn, key, *bounds, parts.MOST_STORED), *bounds
         )

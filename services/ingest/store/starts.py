@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from services.ingest.calendar import date_of
+from services.ingest.market_days import MARKETS, by_day_where_fewer
 from services.ingest.planner import Plan, estimated_seconds, plan_series
-from services.ingest.store import sessions
+from services.ingest.store import market_days, sessions
 from services.ingest.store.endings import finish_backfill, finish_now
 from services.ingest.store.jobs import read_job
 from services.ingest.store.known import FIRST_DAY, read_known
 from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
+from services.ingest.timeframes import DAY
 from services.kit.errors import Aborted, MdwError
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 BARS = 1
 """mdw.ingest.v1.Backfill.Kind."""
+
+FEWEST_BY_DAY = 2
+"""Slices of daily bars for which days of the whole market may stand."""
 
 _YIELD_EVERY = 200
 """Series planned before other calls get their turn."""
@@ -213,12 +218,21 @@ class Starts:
             calendar = calendar_of(symbol.asset_class)
             end = _earlier(ask.end, ends[calendar])
             plan.add(plan_series(known.series(symbol, timeframe), ask.mode, self._days[calendar], first, end))
+        plan = await self._by_day(conn, ask, plan)
         latest = max((ends[calendar_of(symbol.asset_class)] for symbol in ask.symbols), default=first)
         seconds = await self._seconds(conn, ask, plan)
         return Planned(plan=plan, first=first, end=max(first, _earlier(ask.end, latest)), seconds=seconds)
 
+    async def _by_day(self, conn: Connection, ask: Ask, plan: Plan) -> Plan:
+        """Lets whole days of the market take the place of slices, where that takes fewer requests."""
+        if sum(one.timeframe == DAY for one in plan.slices) < FEWEST_BY_DAY:
+            return plan
+        await asyncio.sleep(0)
+        days = {market: self._days[calendar_of(market)] for market in MARKETS}
+        return by_day_where_fewer(plan, days, await market_days.open_days(conn, ask.mode))
+
     async def _seconds(self, conn: Connection, ask: Ask, plan: Plan) -> float:
-        if not plan.slices and not plan.shared:
+        if not plan.requests and not plan.shared:
             return 0.0
         queue = await conn.fetchval(QUEUE, ask.priority, plan.requests + plan.shared_requests)
         return estimated_seconds(
@@ -237,19 +251,20 @@ def _job_columns(ask: Ask, planned: Planned) -> tuple[object, ...]:
 
 async def insert_plan(conn: Connection, backfill_id: UUID, ask: Ask, plan: Plan) -> None:
     """Writes the slices; a job without any has succeeded."""
-    if plan.slices:
+    if plan.requests:
         turn = await conn.fetchval(NEXT_TURN)
         await conn.execute(INSERT_SLICES, backfill_id, ask.mode, ask.priority, turn, *_columns(plan.slices))
+        await market_days.insert_days(conn, backfill_id, (ask.mode, ask.priority, turn), plan.days)
     if plan.shared:
         await conn.execute(LIFT_SHARED, plan.shared, ask.priority)
         await conn.execute(LINK_SHARED, backfill_id, plan.shared)
-    if plan.slices:
-        pairs = dict.fromkeys((one.symbol_id, one.timeframe) for one in plan.slices)
+    if plan.slices or plan.by_day:
+        pairs = dict.fromkeys((one.symbol_id, one.timeframe) for one in (*plan.slices, *plan.by_day))
         columns = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         await conn.execute(INSERT_SERIES, *columns)
         if len(await conn.fetch(HOLD_SERIES, *columns)) != len(pairs):
             raise Aborted("CONFLICT", "a symbol was deleted meanwhile; try again")
-    if not plan.slices and not plan.shared:
+    if not plan.requests and not plan.shared:
         await finish_now(conn, backfill_id)
 
 

@@ -76,7 +76,7 @@ def superseded(bars: Columns, own: Held, later: Sequence[tuple[int, int]]) -> in
 
 
 def answered(part: Batch) -> tuple[list[int], list[int]]:
-    """Returns for each series the first day that it has a bar of, and the session after the last one."""
+    """Returns for each series the first day that it is answered for, and the session after the last one."""
     days, known = part.span.days(part.bars.ts), part.sessions.days
     filled = np.diff(part.starts) > 0
     first = np.full(len(part.symbol_ids), part.first_day)
@@ -85,6 +85,8 @@ def answered(part: Batch) -> tuple[list[int], list[int]]:
     last = days[part.starts[1:][filled] - 1] + 1
     at = np.searchsorted(known, last)
     end[filled] = np.where(at < len(known), known[np.minimum(at, len(known) - 1)], last)
+    if part.whole:
+        end[~filled] = part.span.session_from(part.end_day)
     return first.tolist(), end.tolist()
 
 

@@ -1,0 +1,178 @@
+"""The whole market by day: planned where it takes fewer requests, and landing on the same bars as ranges do."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pytest
+
+from deploy.local.wire import Answer
+from mdw.ingest.v1 import ingest_pb2
+from services.ingest.calendar import EVERY_DAY, XNYS, Sessions, day_of, start_of_day
+from services.ingest.market_days import by_day_where_fewer, target, to_batch
+from services.ingest.pages import PageError, decode_grouped
+from services.ingest.planner import MarketDay, Plan, Slice
+from services.ingest.timeframes import DAY_MS
+from tests.ingest.acting import acting
+from tests.ingest.backfilling import CRYPTO, DAY, ETF, STOCK, at
+from tests.ingest.working import FAILED, SUCCEEDED, Ask, Desk, replaying
+
+FRIDAY = day_of(date(2005, 2, 25))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SESSIONS = [FRIDAY - 1, FRIDAY, FRIDAY + 3, FRIDAY + 4, FRIDAY + 5]
+State = ingest_pb2.Backfill.State
+
+
+def span(symbol_id: int, first: int, last: int, asset_class: int = STOCK, timeframe: int = DAY) -> Slice:
+    return Slice(symbol_id, asset_class, timeframe, f"T{symbol_id}", first, last, 1)
+
+
+def chosen(slices, open_days=()):
+    plan = by_day_where_fewer(
+        Plan(slices=list(slices)), {STOCK: SESSIONS, CRYPTO: SESSIONS}, dict.fromkeys(open_days, 77)
+    )
+    return plan, [one.day for one in plan.days], len(plan.slices)
+
+
+def test_days_stand_for_slices_where_there_are_fewer_of_them():
+    many = [span(number, FRIDAY, FRIDAY + 3) for number in range(3)]
+    plan, days, left = chosen(many)
+    assert (days, left, plan.requests, plan.by_day, plan.bars) == ([FRIDAY, FRIDAY + 3], 0, 2, many, 3)
+    assert chosen(many[:2])[1:] == ([], 2)
+    assert chosen([span(n, FRIDAY, FRIDAY + 3, timeframe=1) for n in range(9)])[1:] == ([], 9)
+
+
+def test_a_long_slice_among_many_short_ones_stays_a_range():
+    short = [span(number, FRIDAY, FRIDAY) for number in range(3)]
+    plan, days, left = chosen([*short, span(9, SESSIONS[0], SESSIONS[-1])])
+    assert (days, left, plan.slices[0].symbol_id, plan.requests) == ([FRIDAY], 1, 9, 2)
+
+
+def test_each_market_has_its_days_and_a_day_that_another_job_brings_is_shared():
+    mixed = [span(n, FRIDAY, FRIDAY, asset_class) for n, asset_class in enumerate((STOCK, ETF, CRYPTO, CRYPTO))]
+    plan, _, _ = chosen(mixed)
+    assert plan.days == [MarketDay(STOCK, FRIDAY), MarketDay(CRYPTO, FRIDAY)]
+    plan, days, left = chosen(mixed[:2], [MarketDay(STOCK, FRIDAY)])
+    assert (days, left, plan.shared, plan.requests) == ([], 0, [77], 0)
+
+
+def test_days_are_asked_for_raw():
+    assert target(STOCK, FRIDAY) == (
+        "/v2/aggs/grouped/locale/us/market/stocks/2005-02-25?adjusted=false&include_otc=true"
+    )
+    assert target(CRYPTO, FRIDAY) == "/v2/aggs/grouped/locale/global/market/crypto/2005-02-25?adjusted=false"
+
+
+def row(ticker: str, ms: int, **fields) -> dict:
+    return {"T": ticker, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1, "t": ms, **fields}
+
+
+def grouped(*rows) -> bytes:
+    return json.dumps({"status": "OK", "adjusted": False, "results": rows}).encode()
+
+
+def of_day(*rows, owners, asked=(), calendar=XNYS):
+    nothing = np.empty(0, np.int64)
+    known = Sessions(calendar, np.array(SESSIONS), nothing, nothing)
+    return to_batch(decode_grouped(grouped(*rows)), owners, asked, known, (FRIDAY, NOW))
+
+
+def test_rows_are_keyed_by_their_session_whatever_instant_of_it_they_are_stamped_with():
+    begin, end = (start_of_day(day, XNYS) for day in (FRIDAY, FRIDAY + 1))
+    times = (begin, begin + 16 * 3_600_000, end - 1, end, end + 1, begin - 1)
+    batch = of_day(*(row(f"T{n}", ms) for n, ms in enumerate(times)), owners=dict(enumerate([5, 4, 3, 2, 1, 6])))
+    assert batch.symbol_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert batch.bars.ts.tolist() == [FRIDAY * DAY_MS] * 4
+    assert np.diff(batch.starts).tolist() == [0, 1, 1, 1, 1, 0]
+    assert [(whose, ticker, one.reason) for whose, ticker, one in batch.rejects] == [
+        (1, "T4", "OUT_OF_SPAN"), (6, "T5", "OFF_GRID"),
+    ]  # fmt: skip
+    utc = of_day(row("X:BTCUSD", (FRIDAY + 1) * DAY_MS - 1), owners={0: 1}, calendar=EVERY_DAY)
+    assert utc.bars.ts.tolist() == [FRIDAY * DAY_MS]
+
+
+def test_rows_of_nobody_are_left_out_and_who_was_asked_for_without_a_row_is_empty():
+    noon = start_of_day(FRIDAY, XNYS) + 43_200_000
+    batch = of_day(row("A", noon), row("Z", noon), row("A", noon, c=0.5), owners={0: 2, 2: 2}, asked=[2, 7])
+    assert (batch.symbol_ids.tolist(), np.diff(batch.starts).tolist(), batch.whole) == ([2, 7], [1, 0], True)
+    assert [(whose, one.reason) for whose, _, one in batch.rejects] == [(2, "HIGH_LOW")]
+
+
+def test_odd_pages_are_read_row_by_row():
+    body = b'{"status":"OK","adjusted":false,"results":[{"T":"A","o":"x","t":1},7,{"T":null}]}'
+    assert decode_grouped(body).tickers == ["A", "", ""]
+    with pytest.raises(PageError):
+        decode_grouped(b"{")
+
+
+@pytest.fixture
+async def running(ingest):
+    made = Desk(ingest.sql, ingest.server.db, "")
+    yield made
+    for worker in made.workers:
+        await worker._fetcher._polygon.close()
+
+
+async def test_days_of_the_market_end_in_the_same_tables_as_ranges(ingest, running):
+    names = {"AAPL": STOCK, "MSFT": STOCK, "IBM": STOCK, "SPY": ETF, "NIX": STOCK}
+    ids = {name: await ingest.symbol(name, asset_class) for name, asset_class in names.items()}
+    last = {"start_time": at("2005-02-24"), "end_time": at("2005-03-02")}
+    async with replaying() as replay:
+        worker = await running.worker(replay.url)
+        plan = (await ingest.start(tickers=list(names), validate_only=True, **last)).plan
+        assert (plan.slices, plan.requests, plan.estimated_bars) == (4, 4, 20)
+        started = (await ingest.start(tickers=list(names), **last)).backfill
+        shared = await ingest.start(tickers=["AAPL", "MSFT", "IBM", "SPY", "NIX"], **last)
+        assert (shared.plan.slices, shared.plan.shared_slices) == (0, 4)
+        pending = "SELECT DISTINCT state FROM ingest.series_figures"
+        assert [row["state"] for row in await ingest.sql.fetch(pending)] == [2]
+        await running.drain(worker)
+        done = await ingest.get(started.backfill_id)
+        assert (done.state, done.progress.requests, done.progress.done_share) == (State.SUCCEEDED, 4, 1)
+        days = await ingest.slices(started.backfill_id)
+        assert [(one.kind, one.first_date, one.rows_unknown > 0) for one in days] == [
+            (ingest_pb2.Slice.DAY, f"2005-0{day}", True) for day in ("2-24", "2-25", "2-28", "3-01")
+        ]  # fmt: skip
+        again = await ingest.start(tickers=list(names), **last)
+        assert again.backfill.state == State.SUCCEEDED
+        by_day = await running.tables(slices=False)
+        await running.empty()
+        await running.start(*(Ask(ids[n], n, "2005-02-24", "2005-03-01", DAY, names[n]) for n in names))
+        await running.drain(worker)
+    by_range = await running.tables(slices=False)
+    assert len(by_day["bars"]) > 8
+    assert by_day == by_range
+
+
+async def test_a_day_asked_for_again_corrects_and_marks_what_is_gone(database):
+    async with acting(database) as work:
+        a, b = [await work.desk.symbol(ticker) for ticker in "AB"]
+        noon = start_of_day(FRIDAY, XNYS) + 43_200_000
+        rows = [row("A", noon), row("B", noon), row("Z", noon)]
+        work.provider.respond = lambda _: Answer(200, grouped(*rows))
+        for one in (a, b):
+            await work.desk.sql.execute("INSERT INTO ingest.series (symbol_id, timeframe) VALUES ($1, 7)", one)
+        first = await ask_day(work)
+        rows[:] = [row("A", noon, v=2), row("Z", noon)]
+        second = await ask_day(work)
+        found = await work.desk.sql.fetch("SELECT symbol_id, volume, flags FROM ingest.bars ORDER BY symbol_id")
+        assert [tuple(one) for one in found] == [(a, 2, 0), (b, 1, 16)]
+        assert [(one["inserted"], one["updated"], one["unknown"]) for one in (first, second)] == [(2, 0, 1), (0, 1, 1)]
+        assert {one["state"] for one in (first, second)} == {SUCCEEDED}
+        rows.clear()
+        empty = await ask_day(work)
+        assert (empty["state"], "no bar" in empty["reason"]) == (FAILED, True)
+
+
+async def ask_day(work):
+    """Runs a job of one day; returns its slice."""
+    slice_id = await work.ask()
+    await work.desk.sql.execute(
+        "UPDATE ingest.slices SET kind = 2, timeframe = 7, asset_class = 1, first_date = $2, last_date = $2,"
+        " subject = '' WHERE slice_id = $1",
+        slice_id, date(2005, 2, 25),
+    )  # fmt: skip
+    await work.desk.drain(work.worker)
+    return await work.slice(slice_id)
