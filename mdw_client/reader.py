@@ -21,7 +21,6 @@ _SUMS: Final = (
     "bars",
     "sessions_expected",
     "sessions_missing",
-    "sessions_suspect",
     "bars_filtered",
     "actions_applied",
 )
@@ -100,6 +99,7 @@ class Reader:
         joined.first_time.CopyFrom(min(first, key=_moment))
         joined.last_time.CopyFrom(max(end, key=_moment))
         joined.ClearField("empty_reason")
+        joined.ClearField("sessions_suspect")  # which the symbols' receipts do not say
         joined.as_of_lowered = any(part.as_of_lowered for part in parts)
         joined.ClearField("symbol_ids")
         joined.symbol_ids.extend(self._symbol_ids)

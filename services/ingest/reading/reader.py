@@ -85,12 +85,10 @@ class Reader:
         """Returns what sends the answers of many symbols; with `last`, of each only the newest so many bars."""
         written = await self._figures.written(_ids(symbols), question.timeframe.stored)
         known = await self._known_actions(question, symbols)
-        suspects = await self._suspects(question, symbols)
 
         def series() -> Iterator[Series]:
             for symbol in symbols:
                 one = Series(self._inquiry(question, symbol, known), last=last)
-                one.receipt.sessions_suspect = suspects.get(symbol.symbol_id, 0)
                 figures = written.get(symbol.symbol_id)
                 one.known_empty, one.most = figures is None, figures.bars if figures else 0
                 yield one
@@ -164,17 +162,9 @@ class Reader:
 
     async def count_suspects(self, receipt: Receipt, question: Question, symbols: Sequence[Symbol]) -> None:
         """Adds to a receipt how many sessions of the span the provider is asked for again, as of today."""
-        if receipt.sessions_suspect is None:
-            receipt.sessions_suspect = sum((await self._suspects(question, symbols)).values())
-
-    async def _suspects(self, question: Question, symbols: Sequence[Symbol]) -> dict[int, int]:
-        """Returns how many these are, by symbol_id, of the symbols that have some."""
         runs = await suspect_days(self._db, _ids(symbols), question.timeframe.stored)
         calendars = {symbol.symbol_id: self.calendar(symbol) for symbol in symbols} if runs else {}
-        found: dict[int, int] = {}
-        for symbol_id, *run in runs:
-            found[symbol_id] = found.get(symbol_id, 0) + _suspect(question, calendars[symbol_id], run)
-        return found
+        receipt.sessions_suspect = sum(_suspect(question, calendars[symbol_id], run) for symbol_id, *run in runs)
 
 
 def _days(question: Question) -> tuple[int, int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from services.ingest.store.symbols import Symbol
 
 
-_SUMS = ("sessions_expected", "sessions_missing", "bars_filtered", "actions_applied", "sessions_suspect")
+_SUMS = ("sessions_expected", "sessions_missing", "bars_filtered", "actions_applied")
 
 
 class Empty(IntEnum):

@@ -712,8 +712,8 @@ class StreamBarsResponse(_message.Message):
 
     @_builtins.property
     def symbol_receipt(self) -> Global___Receipt:
-        """What the symbol's part of the answer holds and lacks; in the last message of each symbol that has bars, but not with
-        changed_since. The receipt of the whole adds them up.
+        """What the symbol's part of the answer holds and lacks, without sessions_suspect; in the last message of each symbol
+        that has bars, but not with changed_since. The receipt of the whole adds them up.
         """
 
     def __init__(
