@@ -13,9 +13,11 @@ import asyncpg
 from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins, with_login
 from deploy.local.stack import SERVICES, Stack, StackError, check_ports, free_port
+from services.kit.keys import is_well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from deploy.local.state import State
     from deploy.local.switches import Switches
@@ -82,11 +84,24 @@ def bootstrap(state: State, owner_url: str) -> None:
         path = state.service_key(service)
         if not path.exists():
             _migrator(state, {}, "new-key", "--key-file", str(path))
-        environ[f"MDW_SERVICE_KEY_{service.upper()}"] = path.read_text().strip()
+        environ[f"MDW_SERVICE_KEY_{service.upper()}"] = read_key(path)
+    if state.admin_key.exists():
+        read_key(state.admin_key)
     key_file = ("--key-file", str(state.admin_key))
     _migrator(state, environ, "bootstrap", *key_file)
     if not state.admin_key.exists():
         _migrator(state, environ, "bootstrap", *key_file, "--new-admin-key")
+
+
+def read_key(path: Path) -> str:
+    """Returns the key that a file holds; raises StackError where it holds something else."""
+    try:
+        text = path.read_text().strip()
+    except (OSError, ValueError):
+        text = ""
+    if not is_well_formed(text):
+        raise StackError(f"{path} holds no key: remove it, and the next make run makes another")
+    return text
 
 
 def _migrator(state: State, environ: Mapping[str, str], *arguments: str) -> None:

@@ -116,7 +116,9 @@ def main() -> int:
     except asyncio.CancelledError:
         return 0 if run is not None and run.serving else INTERRUPTED
     except Unauthenticated:
-        return _fail(f"the key in {state.admin_key} is not known to this database: make clean-run, or MDW_STATE=...")
+        return _fail(
+            f"the key in {state.admin_key} is unknown to this database: remove it, and the next make run makes another"
+        )
     except FolderError as error:
         return _fail(
             f"{error}\nmake clean-run removes {state.folder} with all bars in it, and the next run begins anew."

@@ -7,7 +7,10 @@ import os
 import pytest
 
 from deploy.local import state as program
+from deploy.local.bring_up import read_key
+from deploy.local.stack import StackError
 from deploy.local.state import State, StateError
+from services.kit.keys import new_secret
 
 
 @pytest.fixture
@@ -33,6 +36,18 @@ def test_a_folder_that_holds_other_things_is_not_taken(tmp_path):
     with pytest.raises(StateError, match="holds other things"):
         State(tmp_path).prepare()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_that_holds_no_key_is_said_with_the_way_out(state):
+    state.admin_key.write_text("mdw_beginning")
+    with pytest.raises(StackError, match=r"admin\.key holds no key: remove it"):
+        read_key(state.admin_key)
+    state.admin_key.write_bytes(b"\xff")
+    with pytest.raises(StackError, match=r"admin\.key holds no key: remove it"):
+        read_key(state.admin_key)
+    secret = new_secret()
+    state.admin_key.write_text(secret + "\n")
+    assert read_key(state.admin_key) == secret
 
 
 def test_passwords_are_made_once(state):
