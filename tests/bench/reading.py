@@ -24,7 +24,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.reading.pump import STALL_SECONDS
-from tests.bench import per_bar
+from tests.bench import client, per_bar
 from tests.bench.served import D1, FIRST, M1, fill, many, peak_mb, served
 from tests.bench.server import migrated_server, row
 from tests.ingest.history import History
@@ -168,11 +168,14 @@ async def rows(
         reading = Reading(server, channel, service.secret, symbol_id, bars)
         measured = await _measure(reading, before, rounds, service)
         measured += await _beside(reading, few, rounds, limit=float(str(measured[0]["limit"])))
+        measured += await client.tables(service, server.ingest_url, symbol_id, bars)
         if more_bars:
             longer = await history.symbol("LONGER")
             before = await fill(server, history, longer, more_bars)
             reading = Reading(server, channel, service.secret, longer, more_bars)
-            measured += await _measure(reading, before, 1, service, suffix=f"_{more_bars // 1_000_000}m")
+            suffix = f"_{more_bars // 1_000_000}m"
+            measured += await _measure(reading, before, 1, service, suffix)
+            measured += await client.memory(service, longer, more_bars, suffix)
     await history.close()
     return measured
 
