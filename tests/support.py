@@ -157,6 +157,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
     async def event(self, name: str, seconds: float = 20.0) -> dict[str, Any]:
         """Waits for a line of the log."""
         async with asyncio.timeout(seconds), self._changed:
