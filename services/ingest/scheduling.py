@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from services.ingest.calendar import date_of, day_of
+from services.ingest.calendar import XNYS, date_of, day_of
 from services.ingest.store import schedule, sessions
 from services.ingest.store.jobs import read_job
 from services.ingest.store.scheduled_jobs import ask_again, insert_run, last_closed, plan_run
 from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
+from services.ingest.store.syncs import insert_scheduled_actions
 from services.kit.log import get
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ class Scheduler:
                 return None
             planned = await plan_run(conn, symbols, days, {calendar: day_of(session)})
             backfill_id = await insert_run(conn, planned, None) if planned.series else None
+            if calendar == XNYS and planned.series:
+                await insert_scheduled_actions(conn, session)
             await schedule.note(conn, calendar, session, backfill_id, _result(planned))
         log.info("schedule_run", calendar=calendar, session=str(session), result=_result(planned))
         return backfill_id

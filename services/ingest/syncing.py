@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToJson
@@ -15,7 +15,7 @@ from services.ingest.corporate_actions import ABSURD
 from services.ingest.reading.adjust import REPEATED
 from services.ingest.resolving import Wanted, resolve, resolve_one
 from services.ingest.store.starts import Original
-from services.ingest.store.syncs import ACTIONS, SYMBOLS
+from services.ingest.store.syncs import ACTIONS, AHEAD, SYMBOLS
 from services.ingest.symbol_lists import MARKETS
 from services.ingest.sync_plans import SyncSlice, plan_actions
 from services.ingest.watching import overall_pace
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from services.kit.paging import PageTokens
 
 MARKET_OF = {STOCK: "stocks", ETF: "stocks", CRYPTO: "crypto"}
-
-AHEAD = timedelta(days=365)
-"""Announced actions are asked for so far ahead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest import scheduled_plans
+from services.ingest.action_inquiry import FEW
 from services.ingest.calendar import EVERY_DAY, XNYS
 from services.ingest.scheduling import RUN_DAYS
 from services.ingest.store.schedule import DELAYS
+from services.ingest.store.syncs import BACK
+from services.ingest.symbol_lists import PAGE_ROWS
+from services.ingest.sync_plans import MOST_TICKERS
 from tests.ingest.backfilling import STOCK
 from tests.pasted import paste
 
@@ -48,6 +52,10 @@ def test_the_figures_are_the_codes():
     assert scheduled_plans.OVERLAP_SESSIONS == 3
     assert "the last three sessions again" in text
     assert f"kept {RUN_DAYS} days" in text
+    assert f"{PAGE_ROWS:,} symbols a request" in text
+    assert f"{MOST_TICKERS} tickers a request" in text
+    assert f"lacks more than {FEW} known" in text
+    assert f"those of the last {BACK.days} days" in text
 
 
 async def test_the_waits_for_sessions_in_doubt_are_the_databases(ingest):

@@ -129,6 +129,21 @@ async def test_nothing_is_planned_before_the_extended_hours_are_over(ingest, sch
     assert await scheduler.run_due() == []
 
 
+async def test_after_a_session_of_stocks_the_actions_around_it_are_asked_for_once(ingest, scheduler, clock):
+    """Not a second time while the first is still to come, nor after a day of crypto."""
+    await symbol(ingest, "AAPL")
+    await symbol(ingest, "BTC-USD", CRYPTO)
+    jobs = "SELECT first_date, last_date, priority FROM ingest.backfills WHERE kind = 4"
+    clock.set("2018-03-02T00:20:00")
+    assert len(await scheduler.run_due()) == 1
+    assert await ingest.sql.fetch(jobs) == []
+    for day in ("2018-03-02", "2018-03-03"):
+        clock.set(f"{day}T01:20:00")
+        await scheduler.run_due()
+        [found] = [tuple(row) for row in await ingest.sql.fetch(jobs)]
+        assert found == (date(2018, 1, 30), date(2019, 3, 1), Priority.PRIORITY_LOW)
+
+
 async def test_each_symbol_has_its_own_timeframes_and_inactive_ones_none(ingest, scheduler, clock):
     await symbol(ingest, "DAYS")
     await symbol(ingest, "BOTH", timeframes=(MINUTE, DAY))

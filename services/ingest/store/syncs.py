@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -10,16 +11,18 @@ from services.ingest.store.endings import finish_now
 from services.ingest.store.jobs import read_job
 from services.ingest.store.starts import INSERT_JOB, NEXT_TURN
 from services.ingest.store.steering import begin_change
+from services.ingest.sync_plans import plan_actions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import date, datetime
+    from datetime import datetime
+    from uuid import UUID
 
     from services.ingest.store.jobs import Job
     from services.ingest.store.starts import Original
     from services.ingest.sync_plans import SyncSlice
     from services.kit.calls import Call
-    from services.kit.db import Database
+    from services.kit.db import Connection, Database
     from services.kit.recorder import Recorder
     from services.kit.requests import Requests
 
@@ -27,6 +30,11 @@ SYMBOLS, ACTIONS = 3, 4
 """mdw.ingest.v1.Backfill.Kind."""
 
 REFETCH = 2
+LOW = 1
+"""mdw.ingest.v1.Priority."""
+
+BACK, AHEAD = timedelta(days=30), timedelta(days=365)
+"""Around a session the schedule asks for the actions of so long; whoever asks himself, for those so far ahead, too."""
 
 SLICE_KINDS = {SYMBOLS: 5, ACTIONS: 6}
 """mdw.ingest.v1.Slice.Kind, by that of the job."""
@@ -42,6 +50,15 @@ WITH planned AS (
 INSERT INTO ingest.backfill_slices (backfill_id, slice_id)
 SELECT $1, slice_id
 FROM planned
+"""
+
+HAS_OPEN_ACTIONS = """
+SELECT EXISTS (
+  SELECT FROM ingest.backfills
+  WHERE kind = 4
+    AND key_id IS NULL
+    AND state IN (1, 2, 3)
+)
 """
 
 LISTED_TICKERS = """
@@ -87,6 +104,28 @@ class ListedAction:
     flags: int
 
 
+async def insert_job(conn: Connection, job: tuple[Any, ...], slices: Sequence[SyncSlice]) -> UUID:
+    """Writes a job and its slices, inside a change of jobs; `job` are the columns from kind on."""
+    backfill_id, turn = uuid4(), await conn.fetchval(NEXT_TURN)
+    kind, _, priority, _, first, last, *_ = job
+    await conn.execute(INSERT_JOB, backfill_id, *job)
+    columns = [one.subject for one in slices], [",".join(one.tickers) for one in slices]
+    await conn.execute(INSERT_SLICES, backfill_id, SLICE_KINDS[kind], priority, turn, first, last, *columns)
+    if not slices:
+        await finish_now(conn, backfill_id)
+    return backfill_id
+
+
+async def insert_scheduled_actions(conn: Connection, session: date) -> UUID | None:
+    """Writes a job for the actions around a session, inside a change of jobs; None while another one is open."""
+    if await conn.fetchval(HAS_OPEN_ACTIONS):
+        return None
+    first, last = session - BACK, session + AHEAD
+    slices = plan_actions([row["tickers"] for row in await conn.fetch(LISTED_TICKERS)], first, last)
+    job: tuple[Any, ...] = (ACTIONS, REFETCH, LOW, [], first, last, "{}", None)
+    return await insert_job(conn, job, slices) if slices else None
+
+
 class Syncs:
     """Writes jobs of other things than bars."""
 
@@ -116,14 +155,8 @@ class Syncs:
             if stored is not None:
                 return stored
             await begin_change(conn)
-            backfill_id, turn = uuid4(), await conn.fetchval(NEXT_TURN)
-            dates = span or (None, None)
-            job = (backfill_id, kind, REFETCH, priority)
-            await conn.execute(INSERT_JOB, *job, [], *dates, original.summary, call.key_id)
-            columns = [one.subject for one in slices], [",".join(one.tickers) for one in slices]
-            await conn.execute(INSERT_SLICES, backfill_id, SLICE_KINDS[kind], priority, turn, *dates, *columns)
-            if not slices:
-                await finish_now(conn, backfill_id)
+            job = (kind, REFETCH, priority, [], *(span or (None, None)), original.summary, call.key_id)
+            backfill_id = await insert_job(conn, job, slices)
             reply = answer(await read_job(conn, backfill_id))
             await self._requests.store(conn, call, original.request_id, reply)
         return reply
