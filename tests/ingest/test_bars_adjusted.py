@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+import random
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -229,3 +230,51 @@ async def test_coins_have_no_actions(history, bars):
     coin = await history.symbol("BTC-USD", CRYPTO)
     await history.write(coin, days("2024-01-02", [100.0]))
     assert (await bars.streamed(symbol_ids=[coin], timeframe=D1, adjustment=BOTH)).column("close") == [100.0]
+
+
+def _anything(chance, symbol_ids):
+    """Returns a question with whatever goes together."""
+    fields = {
+        "symbol_ids": chance.sample(symbol_ids, chance.randint(1, len(symbol_ids))),
+        "timeframe": chance.choice([M1, H1, D1, W1]),
+        "adjustment": chance.choice([0, SPLITS, BOTH]),
+        "hours": chance.choice([0, bars_pb2.HOURS_REGULAR]),
+        "min_quality": chance.choice([0, 0.85]),
+    }
+    if chance.random() < 0.4:
+        fields["start_time"] = at("2024-01-10")
+    if chance.random() < 0.4:
+        fields["end_time"] = at("2024-01-24")
+    return fields
+
+
+async def _something(chance, history, symbol_id):
+    """Changes bars of days or minutes, or what is known of actions."""
+    what = chance.random()
+    if what < 0.3:
+        one = chance.choice([split(f"2024-01-{chance.randint(5, 28):02}", 1, 2), dividend("2024-01-16", 0.5)])
+        await learn(history, symbol_id, *([one] if chance.random() < 0.7 else []), withdraw=chance.random() < 0.5)
+        return
+    timeframe = chance.choice([MINUTE, D1])
+    unit = timedelta(days=1) if timeframe == D1 else timedelta(minutes=1_111)
+    first = datetime(2024, 1, 2, 15, tzinfo=UTC) if timeframe == MINUTE else datetime(2024, 1, 2, tzinfo=UTC)
+    times = chance.sample([first + unit * n for n in range(28)], 8)
+    gone = times[6:] if chance.random() < 0.5 else []
+    put = [Row(ts, close=chance.randint(5, 9), flags=chance.choice([0, 2])) for ts in times[:6]]
+    await history.write(symbol_id, put, gone, timeframe=timeframe)
+
+
+async def test_what_changed_brings_any_question_up_to_date_whatever_happened_meanwhile(history, bars):
+    chance = random.Random(18)
+    symbol_ids = [await history.symbol("AAPL"), await history.symbol("BTC-USD", CRYPTO)]
+    seen = []
+    for _ in range(25):
+        await _something(chance, history, chance.choice(symbol_ids))
+        fields = _anything(chance, symbol_ids)
+        seen.append((fields, await bars.streamed(**fields)))
+        asked, old = chance.choice(seen)
+        changes = await bars.streamed(**asked, changed_since=old.receipt.as_of)
+        assert applied(rows_of(old), changes) == rows_of(await bars.streamed(**asked))
+        again = await bars.streamed(**asked, as_of=old.receipt.as_of)
+        assert [one.SerializeToString() for one in again.chunks] == [one.SerializeToString() for one in old.chunks]
+    await history.close()
