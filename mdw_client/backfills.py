@@ -98,6 +98,28 @@ class Backfills(Part[R]):
         return Call(_RPC + "StartBackfill", request, lambda answer: answer.backfill, _PLAN_TIMEOUT)
 
     @operation
+    def import_files(
+        self,
+        path: str,
+        timeframe: Word | None = None,
+        asset_class: Word | None = None,
+        *,
+        mode: Word | None = None,
+        priority: Word | None = None,
+        request_id: str | None = None,
+    ) -> Call[pb.Backfill]:
+        """Starts the import of a flat file or a folder of them, by its path in the folder that the workers read."""
+        request = pb.ImportFilesRequest(
+            path=path,
+            asset_class=words.asset_class(asset_class),
+            timeframe=words.timeframe(timeframe),
+            mode=words.word(pb.BackfillMode, mode, "mode", "BACKFILL_MODE_"),
+            priority=words.word(pb.Priority, priority, "priority", "PRIORITY_"),
+            request_id=words.request_id(request_id),
+        )
+        return Call(_RPC + "ImportFiles", request, lambda answer: answer.backfill)
+
+    @operation
     def get(self, backfill_id: str) -> Call[pb.Backfill]:
         """Returns one backfill with its progress."""
         request = pb.GetBackfillRequest(backfill_id=backfill_id)

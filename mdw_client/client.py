@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from mdw_client.actions import Actions
 from mdw_client.backfills import Backfills, Rejects
 from mdw_client.bars import BarReads
 from mdw_client.calls import Asynchronous, Blocking
@@ -89,6 +90,7 @@ class Client(_Settled):
         self.bars = BarReads(runner)
         self.sync = self.bars.sync
         self.schedule = Schedule(runner)
+        self.actions = Actions(runner)
         self.coverage = Coverage(runner)
         self.watch_session = self.coverage.watch_session
 
@@ -123,6 +125,7 @@ class AsyncClient(_Settled):
         self.bars = BarReads(runner)
         self.sync = self.bars.sync
         self.schedule = Schedule(runner)
+        self.actions = Actions(runner)
         self.coverage = Coverage(runner)
         self.watch_session = self.coverage.watch_session
 

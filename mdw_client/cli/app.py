@@ -8,7 +8,7 @@ import sys
 import click
 from click.shell_completion import get_completion_class
 
-from mdw_client.cli import audit, backfill, bars, coverage, keys, schedule, status, symbols, sync
+from mdw_client.cli import actions, audit, backfill, bars, coverage, keys, schedule, status, symbols, sync
 from mdw_client.cli.base import App, Group
 from mdw_client.cli.failures import REFUSED, USAGE, exit_code, explain
 from mdw_client.errors import CallError, MdwError
@@ -46,7 +46,7 @@ def completion(shell: str) -> None:
 
 
 mdw.add_command(status.status)
-for group in (symbols.symbols, backfill.backfill, keys.keys, audit.audit, schedule.schedule):
+for group in (symbols.symbols, backfill.backfill, keys.keys, audit.audit, schedule.schedule, actions.actions):
     mdw.add_command(group)
 mdw.add_command(bars.bars)
 mdw.add_command(sync.sync)

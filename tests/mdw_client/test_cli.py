@@ -301,6 +301,25 @@ def test_the_schedule_is_shown_and_steered(warehouse: Warehouse, ran) -> None:
     assert ran("schedule", "run", "--watch").status == 0
 
 
+def test_actions_are_listed_and_fetched(warehouse: Warehouse, ran) -> None:
+    found = ingest_pb2.ListCorporateActionsResponse()
+    found.actions.add(ticker="AAPL", kind=1, ex_date="2020-08-31", split_from=1, split_to=4, repeats_another=True)
+    found.actions.add(ticker="AAPL", kind=2, ex_date="2020-08-07", cash_amount=0.82, currency="USD", absurd_ratio=True)
+    warehouse.answers |= {
+        "ListCorporateActions": found,
+        "SyncActions": ingest_pb2.SyncActionsResponse(backfill=JOB),
+        "SyncSymbols": ingest_pb2.SyncSymbolsResponse(backfill=JOB),
+        "WatchBackfill": _ends("SUCCEEDED"),
+    }
+    shown = ran("actions", "list", "AAPL", "--kind", "split").out
+    assert [text in shown for text in ("4 for 1", "repeats another", "0.82 USD", "absurd ratio", "2020-08-31")] == [
+        True
+    ] * 5
+    assert ran("actions", "list", "--json").objects[0]["split_to"] == 4
+    assert "b-1" in ran("actions", "sync", "AAPL").out
+    assert ran("actions", "sync-symbols", "--class", "crypto", "--watch").status == 0
+
+
 def _ends(state: str) -> list[Any]:
     latest = ingest_pb2.Backfill()
     latest.CopyFrom(JOB)

@@ -22,7 +22,7 @@ from services.kit.keys import new_secret
 from tests.mdw_client.conftest import KEY
 from tests.mdw_client.warehouse import SERVICES, Warehouse
 
-PARTS = ("keys", "audit", "symbols", "backfills", "rejects", "bars", "coverage", "schedule")
+PARTS = ("keys", "audit", "symbols", "backfills", "rejects", "bars", "coverage", "schedule", "actions")
 NAME = {"key_id": "k"}
 JOB = {"backfill_id": "b"}
 APPLE = {"ticker": "AAPL", "asset_class": "ASSET_CLASS_STOCK"}
@@ -51,6 +51,16 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, dict[str, Any]]] = 
         {"start_time": "2024-05-01T00:00:00Z"},
     ),
     ("audit.verify", (), {}, "VerifyAuditLog", {}),
+    (
+        "actions.list",
+        (7, "split"),
+        {"start": "2024-05-01"},
+        "ListCorporateActions",
+        {"symbol_id": "7", "kind": "SPLIT"},
+    ),
+    ("backfills.import_files", ("us_stocks_sip",), {"mode": "refetch"}, "ImportFiles", {"path": "us_stocks_sip"}),
+    ("actions.sync", ("AAPL", "2024-05-01"), {}, "SyncActions", {"tickers": ["AAPL"]}),
+    ("actions.sync_symbols", ("crypto",), {}, "SyncSymbols", {"asset_class": "ASSET_CLASS_CRYPTO"}),
     ("symbols.create", ("AAPL", "stock"), {"list_date": date(1980, 12, 12)}, "CreateSymbol", {}),
     ("symbols.import_", ([new_symbol("AAPL", "stock", timeframes="1m")],), {}, "ImportSymbols", {}),
     ("symbols.get", ("AAPL", "stock"), {"date": "2012-05-18"}, "GetSymbol", {"date": "2012-05-18", **APPLE}),
