@@ -25,7 +25,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.reading.pump import STALL_SECONDS
 from tests.bench import client, per_bar
-from tests.bench.served import D1, FIRST, M1, fill, many, peak_mb, served
+from tests.bench.served import D1, FIRST, M1, fill, forget_peak, many, peak_mb, served
 from tests.bench.server import migrated_server, row
 from tests.ingest.history import History
 from tests.support import with_key
@@ -167,15 +167,16 @@ async def rows(
     async with served(server) as service, grpc.aio.insecure_channel(service.target, options=MAX_MESSAGE) as channel:
         reading = Reading(server, channel, service.secret, symbol_id, bars)
         measured = await _measure(reading, before, rounds, service)
-        measured += await _beside(reading, few, rounds, limit=float(str(measured[0]["limit"])))
         measured += await client.tables(service, server.ingest_url, symbol_id, bars)
         if more_bars:
             longer = await history.symbol("LONGER")
             before = await fill(server, history, longer, more_bars)
-            reading = Reading(server, channel, service.secret, longer, more_bars)
+            longest = Reading(server, channel, service.secret, longer, more_bars)
             suffix = f"_{more_bars // 1_000_000}m"
-            measured += await _measure(reading, before, 1, service, suffix)
+            measured += await _measure(longest, before, 1, service, suffix)
             measured += await client.memory(service, longer, more_bars, suffix)
+        # Last, since each reader that stops has megabytes waiting in the buffers of both sides.
+        measured += await _beside(reading, few, rounds, limit=float(str(measured[0]["limit"])))
     await history.close()
     return measured
 
@@ -185,6 +186,8 @@ async def _measure(
 ) -> list[dict[str, object]]:
     """Measures one series, newest and as of an old instant, and the memory of both sides after that."""
     found: dict[str, list[float]] = {}
+    for pid in (service.pid, os.getpid()):
+        forget_peak(pid)
     await reading.stream()
     for _ in range(rounds):
         limit = await reading.limit()
@@ -196,6 +199,7 @@ async def _measure(
             found.setdefault(name, []).append(value)
     middle = {name: statistics.median(values) for name, values in found.items()}
     beside = {"first_bar_ms": round(middle["first_bar_ms"], 1)}
+    # Before the rival, which holds all rows as objects.
     beside |= {"service_mb": service.peak_mb(), "client_mb": peak_mb(os.getpid())}
     rival = None if suffix else await reading.rival()
     return [

@@ -140,8 +140,13 @@ async def serve(urls: str) -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
+def forget_peak(pid: int) -> None:
+    """Lets the peak of a process's memory begin anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def peak_mb(pid: int) -> int:
-    """Returns the most memory that a process has held, in MiB."""
+    """Returns the most memory that a process has held since `forget_peak`, in MiB."""
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
 
 
