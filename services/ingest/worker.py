@@ -45,7 +45,13 @@ log = logging.get(__name__)
 
 SCHEMA = RequiredSchema(
     version=10,
-    columns=("ingest.bars.flags", "ingest.bar_revisions.ended_write_id", "ingest.absent_bars.fetch_time"),
+    columns=(
+        "ingest.bars.flags",
+        "ingest.bar_revisions.ended_write_id",
+        "ingest.absent_bars.fetch_time",
+        "ingest.slices.page",
+        "symbols.ticker_spans.figi",
+    ),
     functions=(
         "ingest.claim_slice",
         "ingest.begin_range",
