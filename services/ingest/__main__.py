@@ -57,19 +57,13 @@ async def build(settings: IngestSettings) -> Server:
 
 
 def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) -> None:
-    db, requests = server.db, Requests("ingest")
-    jobs, rejects = Jobs(db), Rejects(db)
-    starts = Starts(
-        db,
-        server.recorder,
-        requests,
-        requests_per_minute=settings.polygon_requests_per_minute,
-        workers=settings.workers,
-    )
+    db, requests, rate = server.db, Requests("ingest"), settings.polygon_requests_per_minute
+    jobs, rejects, symbols = Jobs(db), Rejects(db), SymbolStore(db)
+    starts = Starts(db, server.recorder, requests, requests_per_minute=rate, workers=settings.workers)
     watching, figures = Watching(jobs), OverviewStore(db)
-    symbols = SymbolStore(db)
     schedule = Schedule(db, server.recorder)
     scheduler = Scheduler(db=db, recorder=server.recorder, requests=requests, schedule=schedule, symbols=symbols)
+    deletions, imports = Deletions(db, server.recorder, requests), Imports(server.recorder, requests)
     servicer = IngestServicer(
         symbols=symbols,
         starts=starts,
@@ -79,32 +73,28 @@ def _add_ingest(server: Server, settings: IngestSettings, tokens: PageTokens) ->
         watching=watching,
         tokens=tokens,
         completeness=Completeness(symbols=symbols, store=CoverageStore(db), tokens=tokens),
-        scheduling=Scheduling(
-            scheduler=scheduler, schedule=schedule, requests_per_minute=settings.polygon_requests_per_minute
-        ),
-        status=Status(figures, requests_per_minute=settings.polygon_requests_per_minute),
-        bulk=Bulk(
-            symbols=symbols,
-            starts=starts,
-            deletions=Deletions(db, server.recorder, requests),
-            imports=Imports(server.recorder, requests),
-        ),
+        scheduling=Scheduling(scheduler=scheduler, schedule=schedule, requests_per_minute=rate),
+        status=Status(figures, requests_per_minute=rate),
+        bulk=Bulk(symbols=symbols, starts=starts, deletions=deletions, imports=imports),
         syncing=Syncing(symbols=symbols, syncs=Syncs(db, server.recorder, requests), tokens=tokens),
     )
     server.add(servicer, ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     server.background.add("watching", watching.run)
     scheduler.add_to(server.background)
-    overview = Overview(figures, requests_per_minute=settings.polygon_requests_per_minute)
+    overview = Overview(figures, requests_per_minute=rate)
     overview.export(server.metrics)
     overview.add_to(server.background)
-    housekeeping = Housekeeping(
+    _housekeeping(settings, db, rejects, requests).add_to(server.background)
+
+
+def _housekeeping(settings: IngestSettings, db: Database, rejects: Rejects, requests: Requests) -> Housekeeping:
+    return Housekeeping(
         db=db,
         rejects=rejects,
         requests=requests,
         slice_days=settings.slice_retention_days,
         reject_days=settings.reject_retention_days,
     )
-    housekeeping.add_to(server.background)
 
 
 if __name__ == "__main__":
