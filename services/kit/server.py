@@ -83,17 +83,7 @@ class Server:
         self.health = Health()
         self.background = Background()
         self.readiness = Readiness(self.health)
-        # A class of its own, so that a call without tracing does not even ask.
-        kind = TracedAnswering if settings.otel_exporter_otlp_endpoint else Answering
-        self.answering = kind(
-            recorder=recorder,
-            authenticator=authenticator,
-            limits=KeyLimits(
-                max_calls_per_second=settings.key_max_calls_per_second, max_streams=settings.key_max_streams
-            ),
-            metrics=self.metrics,
-            throttle=PeerThrottle(rate=float(settings.peer_failures_per_second)),
-        )
+        self.answering = _answering(settings, recorder, authenticator, self.metrics)
         self._schema = schema
         self._router = Router(self.answering)
         self._services: list[str] = []
@@ -261,3 +251,17 @@ async def _until_available(step: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
+
+
+def _answering(
+    settings: ServiceSettings, recorder: Recorder, authenticator: Authenticator, metrics: Metrics
+) -> Answering:
+    # A class of its own, so that a call without tracing does not even ask.
+    kind = TracedAnswering if settings.otel_exporter_otlp_endpoint else Answering
+    return kind(
+        recorder=recorder,
+        authenticator=authenticator,
+        limits=KeyLimits(max_calls_per_second=settings.key_max_calls_per_second, max_streams=settings.key_max_streams),
+        metrics=metrics,
+        throttle=PeerThrottle(rate=float(settings.peer_failures_per_second)),
+    )
