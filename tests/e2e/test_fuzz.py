@@ -17,7 +17,7 @@ from tests.fuzzing import Known, call, judge, messages, mutations
 from tests.support import make_key, with_key
 from tests.whole import fill, methods, whole
 
-VALUES, BYTES = 14, 6
+VALUES, BYTES = 10, 4
 # Services and hypothesis use the module random at the same time; nothing here hangs on its order.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
