@@ -168,9 +168,10 @@ async def test_a_day_asked_for_again_corrects_and_marks_what_is_gone(database):
 
 async def test_a_day_with_adjusted_prices_or_cut_short_is_not_believed(database):
     async with acting(database) as work:
+        said = [b""]
+        work.provider.respond = lambda _: Answer(200, said[0])
         other, adjusted = b'{"status":"OK","results":7}', grouped(row("A", 1)).replace(b"false", b"true")
-        for body, words in ((other, "not a page"), (adjusted, "adjusted prices")):
-            work.provider.respond = lambda _, body=body: Answer(200, body)
+        for said[0], words in ((other, "not a page"), (adjusted, "adjusted prices")):
             refused = await ask_day(work)
             assert (refused["state"], words in refused["reason"]) == (FAILED, True)
 
