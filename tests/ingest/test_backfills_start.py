@@ -268,12 +268,19 @@ async def test_starting_needs_the_scope_to_write(ingest, database):
     assert reason(caught.value) == "SCOPE_MISSING"
 
 
+MANY_SYMBOLS = """
+WITH s AS (INSERT INTO symbols.symbols (asset_class) SELECT 1 FROM generate_series(1, 20000) RETURNING symbol_id)
+INSERT INTO symbols.tickers (symbol_id, from_date, asset_class, ticker, provider_ticker)
+SELECT symbol_id, '1900-01-01', 1, 'T' || symbol_id, 'T' || symbol_id FROM s
+"""
+
+
 async def test_twenty_thousand_symbols_are_taken_in_one_call(ingest):
-    await ingest.sql.execute(
-        "WITH s AS (INSERT INTO symbols.symbols (asset_class) SELECT 1 FROM generate_series(1, 20000)"
-        " RETURNING symbol_id) INSERT INTO symbols.tickers (symbol_id, from_date, asset_class, ticker, provider_ticker)"
-        " SELECT symbol_id, '1900-01-01', 1, 'T' || symbol_id, 'T' || symbol_id FROM s"
-    )
+    """Also where the planner believes that there is hardly a row: its statistics are from after a deletion."""
+    await ingest.sql.execute(MANY_SYMBOLS)
+    await ingest.sql.execute("DELETE FROM symbols.symbols")
+    await ingest.sql.execute("ANALYZE")
+    await ingest.sql.execute(MANY_SYMBOLS)
     request = ingest_pb2.StartBackfillRequest(all_active=True, timeframes=[MINUTE])
     answer = await ingest.stub.StartBackfill(request, metadata=with_key(ingest.key), timeout=30)
     assert answer.plan.slices == 20_000

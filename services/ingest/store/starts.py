@@ -19,6 +19,7 @@ from services.ingest.store.jobs import read_job
 from services.ingest.store.known import FIRST_DAY, read_known
 from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
+from services.ingest.store.symbols import FEW_SYMBOLS, MANY
 from services.ingest.timeframes import DAY
 from services.kit.errors import Aborted, MdwError
 
@@ -184,7 +185,7 @@ class Starts:
     async def plan(self, ask: Ask) -> Planned:
         """Says what a backfill would take; changes nothing."""
         await self.horizon()
-        async with self._db.connection() as conn:
+        async with self._db.transaction() as conn:
             return await self._plan(conn, ask)
 
     async def start(self, call: Call, ask: Ask, original: Original, answer: Callable[[Started], bytes]) -> bytes:
@@ -208,6 +209,8 @@ class Starts:
         return reply
 
     async def _plan(self, conn: Connection, ask: Ask) -> Planned:
+        if len(ask.symbols) > FEW_SYMBOLS:
+            await conn.execute(MANY)
         known = await read_known(conn, ask)
         ends = {calendar: day + 1 for calendar, day in (await sessions.last_closed(conn)).items()}
         first = FIRST_DAY if ask.first is None else ask.first

@@ -36,6 +36,10 @@ WHERE active
 ORDER BY symbol_id, from_date
 """
 
+# Where statistics are from a time with hardly a row, the planner would read the whole registry once for each symbol.
+MANY = "SET LOCAL enable_nestloop = off"
+FEW_SYMBOLS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class TickerSpan:
@@ -84,15 +88,22 @@ class SymbolStore:
 
     async def by_tickers(self, tickers: Sequence[str]) -> list[Symbol]:
         """Returns every symbol that holds or held one of these tickers, as the registry spells them."""
-        return _symbols(await self._db.fetch(BY_TICKERS, tickers))
+        return _symbols(await self._read(BY_TICKERS, tickers, many=len(tickers) > FEW_SYMBOLS))
 
     async def by_ids(self, symbol_ids: Sequence[int]) -> list[Symbol]:
         """Returns those of these symbols that there are, by symbol_id."""
-        return _symbols(await self._db.fetch(BY_IDS, symbol_ids))
+        return _symbols(await self._read(BY_IDS, symbol_ids, many=len(symbol_ids) > FEW_SYMBOLS))
 
     async def active(self, asset_class: int | None = None) -> list[Symbol]:
         """Returns all active symbols, of one class or of all, by symbol_id."""
-        return _symbols(await self._db.fetch(ACTIVE, asset_class))
+        return _symbols(await self._read(ACTIVE, asset_class, many=True))
+
+    async def _read(self, sql: str, argument: object, *, many: bool) -> list[asyncpg.Record]:
+        if not many:
+            return await self._db.fetch(sql, argument)
+        async with self._db.transaction() as conn:
+            await conn.execute(MANY)
+            return await conn.fetch(sql, argument)
 
 
 def _symbols(rows: Iterable[asyncpg.Record]) -> list[Symbol]:
