@@ -45,7 +45,7 @@ lint: venv ## run every check: ruff, mypy, import-linter, buf, squawk, and that 
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/squawk migrator/sql/*.sql
-	@new=$$(mktemp -d) && $(MAKE) generate INTO=$$new && diff -r $$new protos/gen && rm -r $$new \
+	@new=$$(mktemp -d) && $(MAKE) generate INTO=$$new && diff -r -x __pycache__ $$new protos/gen && rm -r $$new \
 	  || { echo 'protos/gen is not what protos give: run make protos'; exit 1; }
 
 protos: venv ## generate protos/gen from protos/mdw
