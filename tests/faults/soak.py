@@ -206,9 +206,10 @@ async def test_the_books_balance_and_nothing_grows(tmp_path):
             processes[name] = await Process.start(f"services.{name}", environment(url, **more))
             stack.push_async_callback(processes[name].stop)
         workers = await stack.enter_async_context(
-            crew(tmp_path, through(database.ingest_url, port), replay.url, LEASE_SECONDS="5")
+            crew(tmp_path, through(database.ingest_url, port), replay.url, LEASE_SECONDS="5", REQUEST_SECONDS="4")
         )
         workers.start()
+        await workers.ready()
         load = Load({name: process.target for name, process in processes.items()}, secret)
         running = asyncio.create_task(load.run())
         await asyncio.sleep(WARM_SECONDS)
@@ -229,7 +230,12 @@ async def test_the_books_balance_and_nothing_grows(tmp_path):
             assert one.memory - before[name].memory < GROWTH, name
             assert one.files - before[name].files < 30, name
         async with desk(database) as work:
-            await work.settled(120)
+            try:
+                await work.settled(60)
+            except TimeoutError:
+                print([dict(row) for row in await work.slices() if row["state"] in (1, 2)])
+                print(workers.log.read_text()[-3_000:])
+                raise
             assert await work.sql.fetchval(RECOUNT) == 0
 
 
