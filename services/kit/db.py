@@ -127,6 +127,16 @@ class Database:
                 raise
             await connection.execute("COMMIT")
 
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """Lends a connection in a transaction that is rolled back: for reads that SET LOCAL something."""
+        async with self.connection() as connection:
+            await begin(connection)
+            try:
+                yield connection
+            finally:
+                await roll_back(connection)
+
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         async with self.connection() as connection:
             return await connection.fetch(sql, *args)

@@ -185,7 +185,7 @@ class Starts:
     async def plan(self, ask: Ask) -> Planned:
         """Says what a backfill would take; changes nothing."""
         await self.horizon()
-        async with self._db.transaction() as conn:
+        async with self._db.reading() as conn:
             return await self._plan(conn, ask)
 
     async def start(self, call: Call, ask: Ask, original: Original, answer: Callable[[Started], bytes]) -> bytes:

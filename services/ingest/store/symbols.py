@@ -101,7 +101,7 @@ class SymbolStore:
     async def _read(self, sql: str, argument: object, *, many: bool) -> list[asyncpg.Record]:
         if not many:
             return await self._db.fetch(sql, argument)
-        async with self._db.transaction() as conn:
+        async with self._db.reading() as conn:
             await conn.execute(MANY)
             return await conn.fetch(sql, argument)
 
