@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 MODES = ("bare", "checked", "recorded", "inserted", "remote")
 ROUNDS, CALLS = 5, 6_000
-IN_FLIGHT = 64
+IN_FLIGHT, CLIENTS = 64, 8
 SECONDS = 2.0
 OVERHEAD, RECORDED = 1.35, 3.0
 
@@ -152,7 +152,7 @@ async def _fast_load(target: str, secret: str, number: int) -> None:
         body.write(struct.pack(">BI", 0, len(message)) + message)
         body.flush()
         process = await asyncio.create_subprocess_exec(
-            "h2load", "-n", str(number), "-c", "1", "-m", str(IN_FLIGHT), "-d", body.name,
+            "h2load", "-n", str(number), "-c", str(CLIENTS), "-m", str(IN_FLIGHT // CLIENTS), "-d", body.name,
             "-H", "content-type: application/grpc", "-H", "te: trailers", "-H", f"x-api-key: {secret}",
             f"http://{target}/mdw.ingest.v1.BarService/ListBars", stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
