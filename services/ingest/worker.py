@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from services.ingest.calendar import Sessions
+    from services.ingest.inquiries import Inquiry
+    from services.ingest.registry import Registry
 
 log = logging.get(__name__)
 
@@ -210,24 +212,7 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
     try:
         with stop.on_signals():
             await wait_for_schema(db, SCHEMA, settings.schema_wait_seconds)
-            limiter = Limiter(db, settings.polygon_requests_per_minute)
-            calendars = await _read_once(db, limiter)
-            fetcher = Fetcher(
-                db=db,
-                polygon=polygon,
-                limiter=limiter,
-                calendars=calendars,
-                tally=tally,
-                inquiries={
-                    slices.DAY: DaysInquiry(db, calendars),
-                    slices.ACTIONS: ActionsInquiry(db, calendars),
-                    slices.SYMBOLS: SymbolsInquiry(db, registry),
-                },
-            )
-            lease = timedelta(seconds=settings.lease_seconds)
-            importer = Importer(db, calendars, Path(settings.import_folder) if settings.import_folder else None)
-            errands = Errands(db, {slices.DELETE: Deleter(db, calendars), slices.FILE: importer}, tally=tally)
-            worker = Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)
+            worker = await _build(settings, db, polygon, registry, tally)
             stop.gently(worker)
             log.info("worker_started", requests_per_minute=settings.polygon_requests_per_minute)
             await _work(worker, ready)
@@ -240,6 +225,24 @@ async def serve(settings: WorkerSettings, *, ready: Callable[[Worker], None] = l
             scraped.stop()
         await asyncio.to_thread(tracing.end)
     log.info("worker_stopped")
+
+
+async def _build(
+    settings: WorkerSettings, db: Database, polygon: Polygon, registry: Registry | None, tally: Tally
+) -> Worker:
+    """Wires the worker, once the schema is there."""
+    limiter = Limiter(db, settings.polygon_requests_per_minute)
+    calendars = await _read_once(db, limiter)
+    inquiries: dict[int, Inquiry] = {
+        slices.DAY: DaysInquiry(db, calendars),
+        slices.ACTIONS: ActionsInquiry(db, calendars),
+        slices.SYMBOLS: SymbolsInquiry(db, registry),
+    }
+    fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars, tally=tally, inquiries=inquiries)
+    importer = Importer(db, calendars, Path(settings.import_folder) if settings.import_folder else None)
+    errands = Errands(db, {slices.DELETE: Deleter(db, calendars), slices.FILE: importer}, tally=tally)
+    lease = timedelta(seconds=settings.lease_seconds)
+    return Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)
 
 
 async def _work(worker: Worker, ready: Callable[[Worker], None]) -> None:
