@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ BENCHES = {
     "statistics": ("200000",),
     "bench_migrator": (),
 }
+# What a bench logs may stand before what it prints.
+JSON = re.compile(r"^[\[{]$.*", re.MULTILINE | re.DOTALL)
 COLUMNS = ("name", "ours", "limit", "rival", "ratio", "target", "reached")
 
 
@@ -34,7 +37,8 @@ def run(module: str, arguments: tuple[str, ...]) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", f"tests.bench.{module}", *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
-    printed = json.loads(done.stdout)
+    found = JSON.search(done.stdout)
+    printed = json.loads(found.group() if found else done.stdout)
     return printed if isinstance(printed, list) else [printed]
 
 
@@ -46,6 +50,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return laid
 
 
+def write(rows: list[dict[str, Any]]) -> None:
+    """Keeps what is measured so far."""
+    file = Path(os.environ.get("MDW_STATE", ".mdw")) / "bench.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(rows, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--short", action="store_true", help="measure little, to see that all of them run")
@@ -54,10 +65,9 @@ def main() -> None:
     rows = []
     for module, short in BENCHES.items():
         if not options.names or module in options.names:
+            print(f"{module} ...", file=sys.stderr, flush=True)  # noqa: T201
             rows += run(module, short if options.short else ())
-    file = Path(os.environ.get("MDW_STATE", ".mdw")) / "bench.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(rows, indent=2) + "\n")
+            write(rows)
     Console().print(table(rows))
 
 
