@@ -6,6 +6,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -72,8 +73,12 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
         embedded = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=FAST_SETTINGS)
         embedded.start()
         admin_url = embedded.url()
-    server = PostgresServer(admin_url, {login: secrets.token_urlsafe(16) for login in (OWNER, *LOGINS)})
+    # Processes that share a server share its roles, and so their passwords.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_urlsafe(16)
+    passwords = {login: sha256(f"{run} {login}".encode()).hexdigest() for login in (OWNER, *LOGINS)}
+    server = PostgresServer(admin_url, passwords)
     conn = await asyncpg.connect(admin_url)
+    await conn.execute("SELECT pg_advisory_lock(hashtext('roles of the tests'))")
     await ensure_logins(conn, server.passwords)
     await conn.close()
     yield server
