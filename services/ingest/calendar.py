@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from services.ingest.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
+from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
     from services.ingest.columns import BoolArray, IntArray
@@ -26,6 +27,11 @@ EVERY_DAY = "24/7"
 _NEW_YORK = ZoneInfo("America/New_York")
 _EPOCH = date(1970, 1, 1)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2060
+
+
+def calendar_of(asset_class: int) -> str:
+    """Returns the name of the calendar by which symbols of a class trade."""
+    return EVERY_DAY if asset_class == CRYPTO else XNYS
 
 
 def day_of(day: date) -> int:

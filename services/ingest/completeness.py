@@ -7,11 +7,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from mdw.ingest.v1 import ingest_pb2
+from services.ingest.calendar import calendar_of
 from services.ingest.coverage import cover
 from services.ingest.coverage_messages import coverage_terms, to_coverage, to_look, watch_terms
 from services.ingest.resolving import resolve
 from services.ingest.session_watch import SessionWatch
-from services.ingest.store.sessions import calendar_of
 from services.kit import calls, paging
 from services.kit.errors import InvalidArgument
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from services.ingest.calendar import XNYS, date_of, day_of
+from services.ingest.calendar import XNYS, calendar_of, date_of, day_of
 from services.ingest.store import schedule, sessions
 from services.ingest.store.jobs import read_job
 from services.ingest.store.scheduled_jobs import ask_again, insert_run, last_closed, plan_run
-from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
 from services.ingest.store.syncs import insert_scheduled_actions
 from services.kit.log import get

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.ingest.calendar import EVERY_DAY, XNYS, Sessions, days_of_minutes
+from services.ingest.calendar import EVERY_DAY, Sessions, days_of_minutes
 from services.ingest.quality import quality
 from services.ingest.reading.blocks import Block, join
 from services.ingest.reading.rollup import Roller, Windows
 from services.ingest.store.bars import Span
 from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS
-from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
     from services.ingest.columns import IntArray
@@ -72,11 +71,6 @@ class Inquiry:
     def asking(self, question: Question) -> Inquiry:
         """Returns another question to the same symbol."""
         return replace(self, question=question)
-
-
-def calendar_of(asset_class: int) -> str:
-    """Returns the name of the calendar that symbols of a class trade by."""
-    return EVERY_DAY if asset_class == CRYPTO else XNYS
 
 
 @dataclass(slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from services.ingest.calendar import calendar_of
 from services.ingest.reading.adjusting import actions_for
-from services.ingest.reading.answers import RAW, SPLITS_AND_DIVIDENDS, Account, Inquiry, calendar_of
+from services.ingest.reading.answers import RAW, SPLITS_AND_DIVIDENDS, Account, Inquiry
 from services.ingest.reading.blocks import join
 from services.ingest.reading.changes import ChangedSeries, ChangeStream, may_be_adjusted_otherwise, spans_to_compare
 from services.ingest.reading.pages import read_page

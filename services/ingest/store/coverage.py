@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.ingest.calendar import EVERY_DAY, date_of, day_of, days_of_minutes
+from services.ingest.calendar import EVERY_DAY, calendar_of, date_of, day_of, days_of_minutes
 from services.ingest.coverage import Facts, Ledger, OpenWork, Suspect
 from services.ingest.store import sessions
 from services.ingest.store.bars import reading
 from services.ingest.store.figures import as_days
-from services.ingest.store.sessions import calendar_of
 from services.ingest.timeframes import DAY, DAY_MS, MINUTE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from services.ingest.calendar import date_of, day_of
+from services.ingest.calendar import calendar_of, date_of, day_of
 from services.ingest.planner import MISSING, REFETCH, plan_series
 from services.ingest.scheduled_plans import (
     ScheduledPlan,
@@ -17,7 +17,6 @@ from services.ingest.scheduled_plans import (
     spans_to_ask,
 )
 from services.ingest.store.known import Ask, read_known
-from services.ingest.store.sessions import calendar_of
 from services.ingest.store.starts import INSERT_JOB, insert_plan
 
 if TYPE_CHECKING:

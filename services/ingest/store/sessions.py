@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from services.ingest.calendar import EVERY_DAY, XNYS, Sessions, day_of
-from services.kit.tickers import CRYPTO
 
 if TYPE_CHECKING:
     from services.kit.db import Connection, Database
@@ -27,11 +26,6 @@ FROM ingest.sessions
 WHERE close_time <= clock_timestamp()
 GROUP BY calendar
 """
-
-
-def calendar_of(asset_class: int) -> str:
-    """Returns the name of the calendar by which symbols of a class trade."""
-    return EVERY_DAY if asset_class == CRYPTO else XNYS
 
 
 async def load(db: Database) -> dict[str, Sessions]:

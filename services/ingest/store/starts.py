@@ -10,14 +10,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from services.ingest.calendar import date_of
+from services.ingest.calendar import calendar_of, date_of
 from services.ingest.market_days import MARKETS, by_day_where_fewer
 from services.ingest.planner import Plan, estimated_seconds, plan_series
 from services.ingest.store import market_days, sessions
 from services.ingest.store.endings import finish_backfill, finish_now
 from services.ingest.store.jobs import read_job
 from services.ingest.store.known import FIRST_DAY, read_known
-from services.ingest.store.sessions import calendar_of
 from services.ingest.store.steering import begin_change
 from services.ingest.store.symbols import FEW_SYMBOLS, MANY
 from services.ingest.timeframes import DAY
