@@ -47,12 +47,14 @@ async def told(call):
 async def test_it_ends_when_the_last_symbol_has_the_session(ingest, work):
     await ingest.symbol("SPY", ETF)
     await ingest.symbol("BTC-USD", CRYPTO)
-    watching = asyncio.create_task(told(watch(ingest, all_active=True)))
+    messages = aiter(watch(ingest, all_active=True))
+    first = await anext(messages)
+    watching = asyncio.create_task(told(messages))
     async with replaying() as replay:
         for ticker in ("SPY", "BTC-USD"):
             await ingest.start(tickers=[ticker], start_time=at("2018-01-30"), end_time=at("2018-02-02"))
             await work.drain(await work.worker(replay.url))
-        first, *_, last = await watching
+        *_, last = await watching
     assert (first.state, first.symbols_expected, first.symbols_complete) == (State.WAITING, 2, 0)
     assert [(one.ticker, one.hole.reason) for one in first.missing] == [
         ("SPY", Reason.NEVER_ASKED),
