@@ -196,7 +196,7 @@ async def test_settings_and_roles_of_a_file_end_with_it(
     empty_database: str, folder: Folder, conn: asyncpg.Connection
 ) -> None:
     """A pg_dump header sets search_path to nothing: the history, and the next file, must not get lost by it."""
-    folder.add("0001_a.sql", "CREATE SCHEMA s; SET search_path = s; CREATE TABLE t (); SET statement_timeout = '250ms';")
+    folder.add("0001_a.sql", "CREATE SCHEMA s; SET search_path = s; CREATE TABLE t (); SET statement_timeout = 250;")
     folder.add("0002_b.sql", "SELECT set_config('search_path', '', false); SET ROLE pg_read_all_data;")
     folder.add("0003_c.sql", "SELECT pg_sleep(0.3); CREATE TABLE u ();")
     try:
