@@ -179,6 +179,7 @@ WITH objects AS (
   FROM pg_class c
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND NOT c.relispartition
     AND c.relnamespace::regnamespace::text = ANY ($1)
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
   UNION ALL
   SELECT 'TABLE', c.oid::regclass::text, a.attacl, c.relowner, format(' (%I)', a.attname)
   FROM pg_attribute a

@@ -37,6 +37,10 @@ SESSION = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    # On a cluster (elsewhere these mean nothing): schemas and functions are the coordinator's own and stay there, and a
+    # lock_timeout set in a transaction holds on every node.
+    "citus.create_object_propagation": "deferred",
+    "citus.propagate_set_commands": "local",
 }
 
 LOOK = """
