@@ -28,6 +28,12 @@ QUIET_TURNS = 10
 fuller batches, which halve what Postgres does for a call."""
 
 GATHER_SECONDS = 0.01
+LINGER_FROM = 16
+LINGER_SECONDS = 0.001
+LINGER_TURNS = 2
+"""From a batch of so many on, the next one waits a millisecond, twice at most, for as many again: callers just answered
+call again, and half-full batches in turns cost gRPC, the service and Postgres more than the wait does."""
+
 COMMAND_SECONDS = 2.0
 GIVE_UP_SECONDS = 2.0
 """After this a waiting call is answered UNAVAILABLE; its row is still written when the database is back."""
@@ -70,6 +76,7 @@ class Committer:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._flight_since = 0.0
+        self._expected = 0
         self._failing = False
         self._dead = False
         self._batches = 0
@@ -87,7 +94,7 @@ class Committer:
             return True
         if not self._flight:
             return False
-        age = asyncio.get_running_loop().time() - self._flight_since
+        age = time.monotonic() - self._flight_since
         return age > (DOWN_SECONDS if self._failing else SLOW_SECONDS)
 
     @property
@@ -106,7 +113,7 @@ class Committer:
         if self._dead:
             _fail(future)
             return future
-        self._queue.append(Waiting(entry, future, loop.time()))
+        self._queue.append(Waiting(entry, future, time.monotonic()))
         self._wake.set()
         if self._timer is None:
             self._timer = loop.call_later(_TICK, self._give_up)
@@ -120,23 +127,31 @@ class Committer:
                     self._wake.clear()
                     await self._wake.wait()
                 await self._gather()
+                await self._linger()
                 self._rotate()
                 self._flight = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-                self._flight_since = asyncio.get_running_loop().time()
+                self._flight_since = time.monotonic()
                 await self._commit(self._flight)
+                self._expected = len(self._flight) + len(self._queue)
                 self._flight = []
         finally:
             self._die()
 
     async def _gather(self) -> None:
         """Lets calls join that are about to end: waits while rows still arrive, and only a few turns of the loop."""
-        loop = asyncio.get_running_loop()
-        limit = loop.time() + GATHER_SECONDS
+        limit = time.monotonic() + GATHER_SECONDS
         quiet = 0
-        while quiet < QUIET_TURNS and len(self._queue) < MAX_BATCH and loop.time() < limit:
+        while quiet < QUIET_TURNS and len(self._queue) < MAX_BATCH and time.monotonic() < limit:
             before = len(self._queue)
             await asyncio.sleep(0)
             quiet = quiet + 1 if len(self._queue) == before else 0
+
+    async def _linger(self) -> None:
+        """Waits for the callers of the last batch, if they were many."""
+        for _ in range(LINGER_TURNS if self._expected >= LINGER_FROM else 0):
+            if len(self._queue) >= min(self._expected, MAX_BATCH):
+                return
+            await asyncio.sleep(LINGER_SECONDS)
 
     async def drain(self, seconds: float) -> None:
         """Waits until all rows are committed, at most so long."""
@@ -170,7 +185,7 @@ class Committer:
     def _committed(self, batch: list[Waiting], refused: frozenset[UUID]) -> None:
         self._seq += 1
         self._batches += 1
-        seconds = asyncio.get_running_loop().time() - self._flight_since
+        seconds = time.monotonic() - self._flight_since
         self.sizes.observe(len(batch))
         self.seconds.observe(seconds)
         if self._failing:
@@ -218,7 +233,7 @@ class Committer:
         """One timer for all who wait: a wait_for a call costs half of a client's CPU."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_TICK, self._give_up) if self.waiting else None
-        limit = loop.time() - GIVE_UP_SECONDS
+        limit = time.monotonic() - GIVE_UP_SECONDS
         for waiting in self._flight:
             if waiting.since <= limit and not waiting.future.done():
                 _fail(waiting.future)

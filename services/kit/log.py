@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 0.05
 _ADDED = ("level", "timestamp")  # structlog has its own
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+_encoder = msgspec.json.Encoder(enc_hook=repr)
 _SECRETS = re.compile(r"mdw_[0-9a-f]{8}[0-9a-f]+")
 _PASSWORDS = re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*):[^\s@]*@")
 
@@ -59,7 +59,7 @@ class CallLines:
     """Writes the line of each call: as JSON past structlog, which would cost as much as the rest of the call."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[dict[str, Any]] = []
         self._loop = asyncio.get_running_loop()
 
     def write(self, line: dict[str, Any]) -> None:
@@ -71,12 +71,12 @@ class CallLines:
             return
         if not self._lines:
             self._loop.call_later(FLUSH_SECONDS, self.flush)
-        self._lines.append(redact(_encode(line).decode()))
+        self._lines.append(line)
 
     def flush(self) -> None:
         """Writes what waits."""
         if self._lines and _lines.target is not None:
-            _lines.target.write("\n".join(self._lines) + "\n")
+            _lines.target.write(redact(_encoder.encode_lines(self._lines).decode()))
             _lines.target.flush()
         self._lines.clear()
 
@@ -99,7 +99,7 @@ def get(name: str) -> FilteringBoundLogger:
 
 
 def _render_json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
-    return _encode(event).decode()
+    return _encoder.encode(event).decode()
 
 
 def _redact_line(_logger: WrappedLogger, _name: str, line: Any) -> str:
