@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -35,6 +36,7 @@ class Known:
     deleted: bool = False
     expires: bool = False
     calls: int = 0
+    restored: bool = False
 
     @property
     def valid(self) -> bool:
@@ -75,6 +77,10 @@ class Life(RuleBasedStateMachine):
 
         return self.bridge(call())
 
+    async def _a_little_later(self, call: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await call()
+
     def _pick(self, number: int) -> Known | None:
         return self.keys[number % len(self.keys)] if self.keys else None
 
@@ -90,6 +96,8 @@ class Life(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def restore(self, number: int) -> None:
         self._end(number, "RestoreKey", "revoked", to=False)
+        if key := self._pick(number):
+            key.restored = True
 
     def _end(self, number: int, name: str, fact: str, *, to: bool) -> None:
         key = self._pick(number)
@@ -154,6 +162,8 @@ class Life(RuleBasedStateMachine):
             return ""
 
         said = self.bridge(call())
+        while key.valid and key.restored and said == "KEY_INVALID":  # refused so lately that nobody is asked again
+            said = self.bridge(self._a_little_later(call))
         if not key.valid:
             assert said == "KEY_INVALID"
             return

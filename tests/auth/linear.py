@@ -15,6 +15,7 @@ from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.kit.authn import MISS_SECONDS
 from tests.auth.test_keys import Keys
 from tests.support import reason, with_key
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,13 +45,14 @@ class History:
     changes: list[Change] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
 
-    def explained(self, stale: float = MISS_SECONDS + 0.1) -> str:
+    def explained(self) -> str:
         """Returns '' if some order of all events, each between its start and its end, explains every answer.
 
         The versions give the order of the changes, so what is left is to find for each use the version that it saw: one
         that may have been in force while it ran, and none older than what an earlier use saw. Only a refusal may be
-        older, by `stale` seconds: a process that has just refused a key does not ask again at once.
+        older: a process that has refused a key does not ask again for a second, from the end of its question on.
         """
+        stale = MISS_SECONDS + max((use.end - use.start for use in self.uses), default=0.0)
         changes = sorted(self.changes, key=lambda one: one.version)
         for earlier, later in itertools.pairwise(changes):
             if later.version != earlier.version + 1:
@@ -89,11 +91,13 @@ async def record(channels: list[Any], admin: str, *, changes: int, users: int = 
         asyncio.create_task(_use(channels[number % len(channels)], made.secret, history, stop))
         for number in range(users * len(channels))
     ]
+    await until(lambda: history.uses)
     await asyncio.gather(*(_change(roots, made.key.key_id, history, changes, pause) for _ in range(2)))
     start = time.monotonic()
     rotated = await random.choice(roots).RotateKey(key_id=made.key.key_id, overlap={})
     history.changes.append(Change(rotated.old_key.version, valid=False, start=start, end=time.monotonic()))
-    await asyncio.sleep(pause)
+    ended = time.monotonic()
+    await until(lambda: any(use.start > ended for use in history.uses))
     stop.set()
     await asyncio.gather(*using)
     return history

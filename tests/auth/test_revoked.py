@@ -58,7 +58,8 @@ async def late_calls(root: Keys, load: Load, key_id: str, way) -> list[float]:
     await asyncio.sleep(random.uniform(0, 0.05))
     await way(root, key_id)
     returned = time.monotonic()
-    await asyncio.sleep(0.08)
+    while not load.refused:
+        await asyncio.sleep(0.005)
     load.stop = True
     await running
     return [started for started in load.accepted if started > returned]

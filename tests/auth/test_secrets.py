@@ -17,7 +17,8 @@ from services.kit import keys
 from services.kit.remote import RemoteAuthenticator
 from tests.auth.test_keys import Keys
 from tests.raw import connected
-from tests.support import auth_process, environment, make_key, with_key
+from tests.support import Process, auth_process, environment, make_key, with_key
+from tests.waiting import until
 
 SECRET = re.compile(r"mdw_[0-9a-f]{9,}")
 
@@ -33,12 +34,16 @@ def test_the_rule_for_scanners_finds_our_keys(line):
     assert re.search(rule["regex"], line.format(keys.preview(secret))) is None
 
 
-async def call_raw(target: str, value: bytes) -> None:
-    """Calls with a header value that no gRPC client would send."""
-    async with connected(target) as connection:
+async def call_raw(process: Process, value: bytes) -> None:
+    """Calls with a header value that no gRPC client would send, and waits until the log speaks of the call."""
+
+    def told() -> int:
+        return sum(event["event"] == "call" for event in process.events)
+
+    before = told()
+    async with connected(process.target) as connection:
         connection.end(connection.call("/mdw.auth.v1.KeyService/ListKeys", (b"x-api-key", value)))
-        await asyncio.wait_for(connection.reader.read(4096), 5)
-        await asyncio.sleep(0.2)
+        await until(lambda: told() > before)
 
 
 async def test_a_service_at_debug_prints_and_stores_no_key(database, capfd):
@@ -46,8 +51,8 @@ async def test_a_service_at_debug_prints_and_stores_no_key(database, capfd):
     service = await make_key(database, "service")
     unknown = keys.new_secret()
     async with auth_process(database, log_level="DEBUG") as process:
-        await call_raw(process.target, admin.encode() + b"\xff\xfe")
-        await call_raw(process.target, admin.encode())
+        await call_raw(process, admin.encode() + b"\xff\xfe")
+        await call_raw(process, admin.encode())
         async with grpc.aio.insecure_channel(process.target) as channel:
             root = Keys(channel, admin)
             made = await root.make("keys.read")

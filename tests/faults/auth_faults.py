@@ -30,6 +30,7 @@ from tests.auth.test_revoked import Load, delete, late_calls, list_keys, revoke
 from tests.faults.ingest_kills import own_server
 from tests.kit.conftest import Bars, make_server
 from tests.support import auth_process, make_key, serving, with_key
+from tests.waiting import LONG, until
 
 REVOCATIONS = 100
 KILLS = 25
@@ -65,10 +66,10 @@ async def test_hundreds_of_revocations_over_three_services_let_no_late_call_thro
             load, others = Load([a, b], made.secret, list_keys), Load([c], made.secret, list_bars)
             running = asyncio.create_task(others.run())
             late = await late_calls(root, load, made.key.key_id, (revoke, delete, expire)[number % 3])
+            await until(lambda: others.refused)  # noqa: B023 - it is over before the next one
             others.stop = True
             await running
             assert late == []
-            assert others.refused
     late_rows = await owner.fetchval(
         "SELECT count(*) FROM auth.audit_entries e JOIN auth.keys k USING (key_id)"
         " WHERE e.code = 0 AND e.time > coalesce(k.revoke_time, k.delete_time)"
@@ -134,7 +135,7 @@ async def test_stopped_services_hold_nobody_up_for_longer_than_a_second(database
         for _ in range(15):
             await enough(stopped, 5)
             one.kill(signal.SIGSTOP)
-            await asyncio.wait_for(enough(free, 5), 5)
+            await asyncio.wait_for(enough(free, 5), LONG)
             one.kill(signal.SIGCONT)
         stopped.stop = free.stop = True
         await asyncio.gather(*tasks)

@@ -14,6 +14,7 @@ from services.kit.answering import DENIAL_SECONDS
 from services.kit.errors import InvalidArgument, NotFound
 from tests.raw import connected
 from tests.support import make_key, reason, violations, with_key
+from tests.waiting import LONG, until
 
 REQUEST = bars_pb2.ListBarsRequest(ticker="AAPL")
 
@@ -76,7 +77,7 @@ async def test_a_stray_cancellation_does_not_hang_the_caller(rig):
         raise asyncio.CancelledError
 
     rig.servicer.list = cancelled
-    error = await failing(rig.stub.ListBars(REQUEST, metadata=with_key(rig.key), timeout=5))
+    error = await failing(rig.stub.ListBars(REQUEST, metadata=with_key(rig.key), timeout=LONG))
     assert error.code() == grpc.StatusCode.INTERNAL
 
 
@@ -148,11 +149,7 @@ async def test_what_grpc_refuses_itself_is_counted(rig, rows):
     call = rig.channel.unary_unary("/mdw.ingest.v1.BarService/ListBars")
     error = await failing(call(b"\x0a" * 5_000_000, metadata=with_key(rig.key)))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    for _ in range(50):
-        if found := await rows.codes():
-            break
-        await asyncio.sleep(0.05)
-    assert found == [("ListBars", 1, "REQUEST_UNREAD")]
+    assert await until(rows.codes) == [("ListBars", 1, "REQUEST_UNREAD")]
 
 
 async def test_oversized_metadata_is_refused_every_time(rig):
@@ -175,23 +172,26 @@ async def test_a_caller_that_goes_away_leaves_a_row(rig, rows):
 
     async def slow(request, context):
         entered.set()
-        await asyncio.sleep(60)
+        await asyncio.sleep(2 * LONG)
 
     rig.servicer.list = slow
     call = rig.stub.ListBars(REQUEST, metadata=with_key(rig.key))
     await entered.wait()
     call.cancel()
-    assert await eventually(rows.codes) == [("ListBars", 1, "CALLER_GONE")]
+    assert await until(rows.codes) == [("ListBars", 1, "CALLER_GONE")]
 
 
 async def test_a_passed_deadline_leaves_a_row(rig, rows):
     async def slow(request, context):
-        await asyncio.sleep(60)
+        await asyncio.sleep(2 * LONG)
 
     rig.servicer.list = slow
-    error = await failing(rig.stub.ListBars(REQUEST, metadata=with_key(rig.key), timeout=0.2))
-    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert await eventually(rows.codes) == [("ListBars", 4, "DEADLINE_PASSED")]
+    seconds = 0.2
+    while not rig.servicer.begun:  # on a slow machine a short deadline may pass before the handler runs
+        error = await failing(rig.stub.ListBars(REQUEST, metadata=with_key(rig.key), timeout=seconds))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        seconds *= 4
+    assert (await until(rows.codes))[-1] == ("ListBars", 4, "DEADLINE_PASSED")
 
 
 async def test_a_key_that_goes_while_the_handler_runs_is_refused(rig, rows):
@@ -213,10 +213,15 @@ async def test_calls_that_are_taken_back_at_once_become_few_rows(rig, rows):
             connection.reset(connection.call("/mdw.ingest.v1.BarService/ListBars"))
         await connection.writer.drain()
         await rig.stub.ListBars(REQUEST, metadata=with_key(rig.key))
-        await asyncio.sleep(0.5)
-    refused = [row for row in await rows.all() if row["code"] != 0]
-    assert 0 < sum(row["call_count"] for row in refused) <= 300
-    assert len(refused) < 60
+        await until(lambda: _refused(rows))
+    refused = await _refused(rows)
+    assert sum(row["call_count"] for row in refused) <= 300
+    # Of each of the two kinds ten rows a second and five merged ones; the machine decides how long it takes.
+    assert len(refused) < 60 or len(refused) <= 2 * 16 * len({int(row["time"].timestamp()) for row in refused})
+
+
+async def _refused(rows):
+    return [row for row in await rows.all() if row["code"] != 0]
 
 
 @pytest.mark.parametrize(
@@ -232,12 +237,3 @@ async def test_a_denial_takes_as_long_whatever_its_reason(database, rig, rows, e
     assert time.monotonic() - started >= DENIAL_SECONDS
     assert error.details() == "the call needs a valid API key in the metadata x-api-key"
     assert [name for name, _ in error.trailing_metadata()] == ["x-mdw-version", "grpc-status-details-bin"]
-
-
-async def eventually(read, attempts: int = 100):
-    """Reads until something is there."""
-    for _ in range(attempts):
-        if found := await read():
-            return found
-        await asyncio.sleep(0.02)
-    return []

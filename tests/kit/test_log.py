@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
@@ -9,6 +8,7 @@ import pytest
 import structlog
 
 from services.kit import keys, log
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def test_call_lines_are_written_together(lines):
     call_lines.write({"event": "call", "method": "ListBars", "code": "OK"})
     call_lines.write({"event": "call", "method": keys.new_secret(), "code": "OK"})
     assert [line for line in lines() if line["event"] == "call"] == []
-    await asyncio.sleep(log.FLUSH_SECONDS * 2)
+    await until(lambda: [line for line in lines() if line["event"] == "call"])
     first, second = (line for line in lines() if line["event"] == "call")
     assert (first["event"], first["method"]) == ("call", "ListBars")
     assert len(second["method"]) == 15

@@ -19,6 +19,7 @@ from services.kit.principals import Principal
 from services.kit.recorder import Recorder
 from tests.proxy import proxied
 from tests.support import make_key
+from tests.waiting import LONG, until
 
 THING = "INSERT INTO symbols.requests (key_id, method, request_id, request_hash) VALUES ($1, 'm', $2, '\\x00')"
 THINGS = "SELECT count(*) FROM symbols.requests"
@@ -170,12 +171,11 @@ async def test_callers_are_told_in_time_while_the_database_is_away_and_it_recove
         await recorder.submit(entries.entry(call(key), 0))
         proxy.hole = True
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), 3)
+            await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), LONG)
         assert recorder.down
-        proxy.hole = False
-        proxy.cut()
-        assert await asyncio.wait_for(recorder.submit(entries.entry(call(key), 0)), 2) is False
-        assert not recorder.down
+        proxy.heal()
+        await until(lambda: not recorder.down)
+        assert await recorder.submit(entries.entry(call(key), 0)) is False
     assert await rows.usage() == 3
 
 
@@ -223,12 +223,13 @@ async def test_an_unknown_commit_is_counted_once(database, rows, key, monkeypatc
         assert caught.value.reason == "COMMIT_UNKNOWN"
         await proxy_down
         proxy.refuse = False
-        for _ in range(100):
-            if len(await rows.all()) == 3:
-                break
-            await asyncio.sleep(0.05)
+        await until(lambda: _so_many(rows, 3))
     assert sorted((row["code"], row["call_count"]) for row in await rows.all()) == [(0, 1), (0, 1), (14, 0)]
     assert await rows.usage() == 2
+
+
+async def _so_many(rows, number: int) -> bool:
+    return len(await rows.all()) == number
 
 
 async def _refuse_when_triggered(proxy) -> None:

@@ -21,6 +21,7 @@ from tests.kit.conftest import Bars, make_server
 from tests.kit.test_server import NOT_SERVING, SERVING, health
 from tests.proxy import proxied
 from tests.support import Process, environment, make_key, reason, with_key
+from tests.waiting import LONG, until
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ async def test_a_server_waits_for_its_database_alive_and_not_ready(database):
                 await stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(key))
             assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
             proxy.refuse = False
-            await asyncio.wait_for(starting, 5)
+            await asyncio.wait_for(starting, LONG)
             assert await health(channel, "readiness") == SERVING
             await stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(key))
         await server.stop(grace=0)
@@ -88,17 +89,15 @@ async def test_a_server_that_loses_its_database_says_so_and_recovers(database):
             proxy.refuse = True
             proxy.cut()
             await server.readiness.check()
-            await until(lambda: health(channel, "readiness"), NOT_SERVING)
+            await until(lambda: says(channel, NOT_SERVING))
             assert await health(channel, "liveness") == SERVING
             proxy.refuse = False
-            await until(lambda: health(channel, "readiness"), SERVING)
+            await until(lambda: says(channel, SERVING))
         await server.stop(grace=0)
 
 
-async def until(read, wanted) -> None:
-    async with asyncio.timeout(5):
-        while await read() != wanted:
-            await asyncio.sleep(0.05)
+async def says(channel, wanted) -> bool:
+    return await health(channel, "readiness") == wanted
 
 
 async def test_checks_decide_readiness_and_what_is_away_may_keep_it():
@@ -135,13 +134,12 @@ async def test_a_part_that_ends_by_itself_is_noticed_and_a_failing_verb_is_tried
         raise Unavailable("X", "y", retry_after=1) if len(tries) % 2 else RuntimeError
 
     async def part():
-        await asyncio.sleep(0.05)
+        await until(lambda: len(tries) > 1)
 
     background.every(0.001, "verb", verb)
     background.add("part", part)
     background.start()
-    await asyncio.wait_for(background.failed(), 2)
-    assert len(tries) > 1
+    await asyncio.wait_for(background.failed(), LONG)
     await background.stop()
 
 

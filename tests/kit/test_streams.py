@@ -12,6 +12,7 @@ import pytest
 from mdw.ingest.v1 import bars_pb2
 from services.kit.errors import NotFound
 from tests.support import make_key, reason, with_key
+from tests.waiting import LONG, until
 
 REQUEST = bars_pb2.StreamBarsRequest(tickers=["AAPL"])
 
@@ -86,7 +87,7 @@ async def test_a_revoked_key_ends_its_streams(rig, rows):
     rig.servicer.stream = endless
     got = 0
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in rig.stub.StreamBars(REQUEST, metadata=with_key(rig.key), timeout=10):
+        async for _ in rig.stub.StreamBars(REQUEST, metadata=with_key(rig.key), timeout=LONG):
             got += 1
             if got == 3:
                 await rows.execute("UPDATE auth.keys SET revoke_time = now()")
@@ -110,7 +111,7 @@ async def test_a_revoked_key_ends_a_stream_whose_client_does_not_read(rig, rows)
     call = rig.stub.StreamBars(REQUEST, metadata=with_key(rig.key))
     await call.read()
     await rows.execute("UPDATE auth.keys SET revoke_time = now()")
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), LONG)
     call.cancel()
 
 
@@ -129,12 +130,13 @@ async def test_a_client_that_leaves_closes_the_generator_and_leaves_the_count(ri
     for _ in range(3):
         await call.read()
     call.cancel()
-    await asyncio.wait_for(closed.wait(), 5)
-    for _ in range(100):
+    await asyncio.wait_for(closed.wait(), LONG)
+
+    async def gone():
         last = (await rows.all())[-1]
-        if last["reason"] == "CALLER_GONE":
-            break
-        await asyncio.sleep(0.02)
+        return last if last["reason"] == "CALLER_GONE" else None
+
+    last = await until(gone)
     assert (last["code"], last["reason"], last["call_count"]) == (1, "CALLER_GONE", 0)
     assert last["messages"] >= 3
 

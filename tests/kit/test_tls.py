@@ -37,7 +37,7 @@ async def call(target: str, key: str, **credentials) -> None:
     trusted = grpc.ssl_channel_credentials(CA, **credentials)
     async with grpc.aio.secure_channel(target, trusted, options=options) as channel:
         await bars_pb2_grpc.BarServiceStub(channel).ListBars(
-            bars_pb2.ListBarsRequest(), metadata=with_key(key), timeout=5
+            bars_pb2.ListBarsRequest(), metadata=with_key(key), timeout=60
         )
 
 

@@ -27,6 +27,7 @@ from services.symbols.__main__ import build as build_symbols
 from services.symbols.settings import SymbolsSettings
 from tests.certificates import Authority, Volume
 from tests.support import environment, make_key, serving
+from tests.waiting import LONG
 
 if TYPE_CHECKING:
     from services.kit.server import Server
@@ -102,7 +103,7 @@ class Load:
         """Lets connections be made anew, and calls be answered over them."""
         before = self.done["calls"]
         await asyncio.sleep(seconds)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG):
             while self.done["calls"] < before + 20:  # noqa: ASYNC110 - the callers have no time to tell
                 await asyncio.sleep(0.01)
 
