@@ -57,9 +57,10 @@ async def build(settings: AuthSettings) -> Server:
         _key_servicer(server, recorder, audit, requests, authenticator),
         auth_pb2.DESCRIPTOR.services_by_name["KeyService"],
     )
-    _keep_house(
-        server, Housekeeping(audit=audit, requests=requests, db=db, retention_days=settings.audit_retention_days)
+    house = Housekeeping(
+        audit=audit, keys=KeyStore(db), requests=requests, db=db, retention_days=settings.audit_retention_days
     )
+    _keep_house(server, house)
     return server
 
 
@@ -84,6 +85,7 @@ def _keep_house(server: Server, housekeeping: Housekeeping) -> None:
     server.readiness.add("audit_partitions", housekeeping.look_ahead, seconds=PARTITION_CHECK_SECONDS)
     server.background.every(KEEP_SECONDS, "keep", housekeeping.keep)
     server.background.every(HEADS_SECONDS, "log_heads", housekeeping.log_heads)
+    server.background.every(HEADS_SECONDS, "log_keys", housekeeping.log_keys)
     server.metrics.gauge(
         "mdw_audit_partition_days_ahead",
         "Days for which the audit log has partitions.",

@@ -10,6 +10,7 @@ from services.kit.log import get
 
 if TYPE_CHECKING:
     from services.auth.store.audit import AuditStore
+    from services.auth.store.keys import KeyStore
     from services.kit.db import Database
     from services.kit.requests import Requests
 
@@ -20,18 +21,23 @@ ALERT_DAYS = 7
 HEADS_SECONDS = 60.0
 KEEP_SECONDS = 3_600.0
 _DROP_ATTEMPTS = 20
-# Heads of the last minutes, not only of the last: a line too many does no harm, a missing one might.
-_HEAD_SPAN = timedelta(minutes=3)
+# Of the last minutes, not only of the last: a line too many does no harm, a missing one might.
+_SPAN = timedelta(minutes=3)
+_FIRST_SPAN = timedelta(days=1)
 
 
 class Housekeeping:
     """Each verb may run in any number of replicas at once."""
 
-    def __init__(self, *, audit: AuditStore, requests: Requests, db: Database, retention_days: int) -> None:
+    def __init__(
+        self, *, audit: AuditStore, keys: KeyStore, requests: Requests, db: Database, retention_days: int
+    ) -> None:
         self._audit = audit
+        self._keys = keys
         self._requests = requests
         self._db = db
         self._retention_days = retention_days
+        self._span = _FIRST_SPAN
         self.days_ahead = 0
 
     async def make_partitions(self) -> None:
@@ -73,7 +79,18 @@ class Housekeeping:
 
     async def log_heads(self) -> None:
         """Writes the heads of the chains where the database's owner cannot change them."""
-        for head in await self._audit.heads(await self._audit.now() - _HEAD_SPAN):
+        for head in await self._audit.heads(await self._audit.now() - _SPAN):
             log.warning(
                 "audit_head", writer=str(head.writer), kind=head.kind, seq=head.last_seq, head_hash=head.head_hash.hex()
             )
+
+    async def log_keys(self) -> None:
+        """Writes the state of keys changed lately: a process that dies between a commit and its line leaves none."""
+        for key in await self._keys.changed(self._span):
+            log_key(str(key.key_id), key.version, key.state)
+        self._span = _SPAN
+
+
+def log_key(key_id: str, version: int, state: str) -> None:
+    """Writes what `after-restore` reads: the state that a key has from this version on."""
+    log.warning("key_changed", key_id=key_id, version=version, state=state)

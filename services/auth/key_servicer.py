@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.auth import requests
 from services.auth.convert import to_audit_entry, to_key, to_report
+from services.auth.housekeeping import log_key
 from services.auth.store.audit import Filters
 from services.auth.store.keys import Changes, NewKey
 from services.auth.verifying import NotedHead
 from services.kit import calls, checks, keys, paging
 from services.kit.entries import CHANGES, READS
 from services.kit.errors import FailedPrecondition, InvalidArgument
-from services.kit.log import get
 from services.kit.scopes import scopes
 from services.kit.status import CODES
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from services.kit.paging import PageTokens
     from services.kit.recorder import Recorder
     from services.kit.requests import Requests
-
-log = get("keys")
 
 CLEARABLE = ("expire_time", "max_calls_per_second", "max_streams")
 CODE_NUMBERS = {code.name: number for number, code in CODES.items()}
@@ -212,8 +210,7 @@ class KeyServicer(auth_pb2_grpc.KeyServiceServicer):
     def _tell(self, key: auth_pb2.Key) -> None:
         """After the commit: the cache forgets, and the log keeps what a restored backup would not know."""
         self._changed()
-        state = auth_pb2.Key.State.Name(key.state)
-        log.warning("key_changed", key_id=key.key_id, version=key.version, state=state)
+        log_key(key.key_id, key.version, auth_pb2.Key.State.Name(key.state))
 
 
 def _after(position: Sequence[str | int | None]) -> tuple[datetime, UUID]:

@@ -10,6 +10,7 @@ import pytest
 
 from services.auth.housekeeping import DAYS_AHEAD, Housekeeping
 from services.auth.store.audit import AuditStore
+from services.auth.store.keys import KeyStore
 from services.kit.db import Database
 from services.kit.requests import Requests
 from tests.auth.test_audit import fill, row
@@ -27,7 +28,7 @@ async def db(database):
 
 @pytest.fixture
 def house(db) -> Housekeeping:
-    return Housekeeping(audit=AuditStore(db), requests=Requests("auth"), db=db, retention_days=400)
+    return Housekeeping(audit=AuditStore(db), keys=KeyStore(db), requests=Requests("auth"), db=db, retention_days=400)
 
 
 @pytest.fixture
@@ -87,3 +88,14 @@ async def test_heads_are_logged_as_they_are(database, house, owner, capsys):
     assert str(writer) in printed
     assert head.hex() in printed
     assert "seq=3" in printed
+
+
+async def test_a_change_whose_process_died_before_its_line_is_logged_by_the_next_one(database, house, owner, capsys):
+    key_id, old = uuid4(), uuid4()
+    await make_key(database, "admin", key_id=key_id)
+    await make_key(database, "admin", key_id=old)
+    await owner.execute("UPDATE auth.keys SET revoke_time = now(), version = 2 WHERE key_id = $1", key_id)
+    await owner.execute("UPDATE auth.keys SET update_time = now() - interval '2 days' WHERE key_id = $1", old)
+    await house.log_keys()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "key_changed" in line]
+    assert [str(key_id) in line and "REVOKED" in line and "version=2" in line for line in lines] == [True]

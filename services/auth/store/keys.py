@@ -57,6 +57,8 @@ WHERE digest = $1
   AND (expire_time IS NULL OR expire_time > clock_timestamp())
 """
 
+CHANGED = COLUMNS + "WHERE k.update_time >= clock_timestamp() - $1::interval ORDER BY k.update_time"
+
 INSERT = """
 INSERT INTO auth.keys (key_id, display_name, preview, digest, scopes, allowed_peers, max_calls_per_second, max_streams,
   created_by, rotated_from, expire_time)
@@ -176,6 +178,10 @@ class KeyStore:
         """Returns keys, newest first, older than `after` (create_time, key_id). Deleted ones are left out."""
         create_time, key_id = after or (None, None)
         return [_row(row) for row in await self._db.fetch(LIST, active_only, create_time, key_id, limit)]
+
+    async def changed(self, since: timedelta) -> list[KeyRow]:
+        """Returns the keys that changed within a span until now, deleted ones too, oldest change first."""
+        return [_row(row) for row in await self._db.fetch(CHANGED, since)]
 
     async def valid(self, digest: bytes) -> KeyRow | None:
         """Returns the key with this digest if it is valid now, without usage."""
