@@ -1,4 +1,4 @@
-"""`status`: what is applied, what is pending."""
+"""`status`: what is applied, what is pending, and where the bars are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from migrator import connect, history
 from migrator.errors import Exit
 from migrator.files import load
+from migrator.layout import layout_fields, layout_text
 from migrator.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     conn = await connect.connect(dsn, options.wait, output.note, settings=connect.READER)
     try:
         plan = make_plan(files, await history.read_if_any(conn))
+        layout = await layout_fields(conn)
     finally:
         await connect.close(conn)
-    output.result(fields(plan), text(plan))
+    output.result({**fields(plan), "layout": layout}, f"{text(plan)}\n{layout_text(layout)}")
     if not options.check:
         return Exit.OK
     if plan.pending:

@@ -33,7 +33,7 @@ def run_options(options: argparse.Namespace) -> Options:
         lock_wait=options.lock_wait,
         lock_timeout_ms=options.lock_timeout,
         retry_for=options.retry_for,
-        allow_ahead=options.allow_ahead,
+        allow_ahead=getattr(options, "allow_ahead", False),
     )
 
 

@@ -91,13 +91,31 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 
 def _up(command: argparse.ArgumentParser) -> None:
+    _locks(command)
+    ahead = "end with 0 where the database is newer than this release"
+    command.add_argument("--allow-ahead", action="store_true", help=ahead)
+
+
+def _locks(command: argparse.ArgumentParser) -> None:
     lock_wait = "wait this long for another migrator (300)"
     command.add_argument("--lock-wait", type=_seconds, default=300.0, metavar="S", help=lock_wait)
     lock_timeout = "give up a lock on a table after this, and try again (100)"
     command.add_argument("--lock-timeout", type=_milliseconds, default=100, metavar="MS", help=lock_timeout)
     command.add_argument("--retry-for", type=_seconds, default=120.0, metavar="S", help="try again for this long (120)")
-    ahead = "end with 0 where the database is newer than this release"
-    command.add_argument("--allow-ahead", action="store_true", help=ahead)
+
+
+DISTRIBUTE_EPILOG = """\
+It needs the extension citus in this database on every node, and the coordinator's URL. All moves in one transaction:
+killed at any point, the next run finds what is left. Meanwhile no slice is handed out and workers wait; services go on
+reading. Run `status` to see where the bars are. docs/scaling.md says when this pays.
+"""
+
+
+def _distribute(command: argparse.ArgumentParser) -> None:
+    _locks(command)
+    command.epilog = DISTRIBUTE_EPILOG
+    command.add_argument("--undo", action="store_true", help="bring them back to the coordinator")
+    command.add_argument("--dry-run", action="store_true", help="only check, and say what would be done")
 
 
 def _bootstrap(command: argparse.ArgumentParser) -> None:
@@ -156,5 +174,6 @@ COMMANDS: dict[str, tuple[str, Add]] = {
     "baseline": ("record files as applied without running them", _baseline),
     "schema": ("print the live catalog as SQL (migrator/schema.sql is made so)", _none),
     "new-key": ("make a secret for a Secret or a file; touches no database", _new_key),
+    "distribute": ("move the bars to the nodes of a Citus cluster, or back", _distribute),
     "after-restore": ("put the keys of a restored backup right, from the services' logs", _after_restore),
 }

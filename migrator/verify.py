@@ -9,6 +9,7 @@ from migrator import connect, history
 from migrator.catalog import CatalogObject, read_catalog
 from migrator.errors import Drift, Pending, Problem
 from migrator.files import load
+from migrator.layout import layout_problems, read_layout
 from migrator.options import silent
 from migrator.plan import make_plan
 from migrator.runner import ahead
@@ -39,10 +40,12 @@ async def verify(dsn: str, folder: Path, *, wait: float, allow_ahead: bool, sche
             return 0
         require_newest(plan)
         found = await read_live(conn, expected)
+        layout = await read_layout(conn)
         server_major = conn.get_server_version().major
     finally:
         await connect.close(conn)
     problems = list(differences(expected.objects, found, same_server=server_major == expected.server_major))
+    problems += layout_problems(layout)
     if problems:
         raise Drift(problems)
     return len(found)
