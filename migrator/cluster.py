@@ -28,6 +28,7 @@ SELECT relowner::regrole::text AS owner, pg_has_role(relowner, 'USAGE') AS ours,
 FROM pg_class
 WHERE oid = 'ingest.bars'::regclass
 """
+HAS_GROUP = "SELECT to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL"
 GROUP = "SELECT groupid FROM pg_dist_local_group"
 COORDINATOR = "SELECT nodename || ':' || nodeport FROM pg_dist_node WHERE groupid = 0"
 NODES = """
@@ -66,6 +67,14 @@ class Cluster:
     recovery_ms: int
 
 
+async def require_coordinator(conn: asyncpg.Connection) -> None:
+    """Raises BadFiles where the server is a worker of a cluster: what runs there is not seen elsewhere."""
+    if await conn.fetchval(HAS_GROUP) and await conn.fetchval(GROUP):
+        coordinator = await conn.fetchval(COORDINATOR)
+        at = f", {coordinator}" if coordinator else ""
+        raise BadFiles.of("", "this node is a worker of the cluster", f"use the URL of its coordinator{at}")
+
+
 async def require_owner(conn: asyncpg.Connection) -> None:
     """Raises BadFiles unless the role owns the tables."""
     row = await conn.fetchrow(OWNER)
@@ -77,7 +86,6 @@ async def require_owner(conn: asyncpg.Connection) -> None:
 async def require_cluster(conn: asyncpg.Connection) -> Cluster:
     """Returns the cluster; raises BadFiles, or TryAgain where a node does not answer, with what to do."""
     version = await _require_extension(conn)
-    await _require_coordinator(conn)
     holders = tuple(row["name"] for row in await conn.fetch(NODES) if row["holds"])
     if not holders:
         raise BadFiles.of("", "the cluster has no node that holds shards", ADD_NODES)
@@ -99,13 +107,6 @@ async def _require_extension(conn: asyncpg.Connection) -> str:
         hint = "on every node, the coordinator first: install a newer one, then ALTER EXTENSION citus UPDATE"
         raise BadFiles.of("", f"Citus {version} is too old: {wanted} or newer is needed", hint)
     return version
-
-
-async def _require_coordinator(conn: asyncpg.Connection) -> None:
-    if await conn.fetchval(GROUP):
-        coordinator = await conn.fetchval(COORDINATOR)
-        at = f", {coordinator}" if coordinator else ""
-        raise BadFiles.of("", "this node is a worker of the cluster", f"use the URL of its coordinator{at}")
 
 
 def _require_same(version: str, answers: Sequence[asyncpg.Record]) -> None:

@@ -33,6 +33,7 @@ async def run(options: argparse.Namespace, output: Output, dsn: str) -> Exit:
     conn = await connect.connect(dsn, options.wait, output.note)
     try:
         connect.require_writable(await connect.look(conn), first_run=False)
+        await cluster.require_coordinator(conn)
         require_newest(make_plan(files, await history.read_if_any(conn)))
         await cluster.require_owner(conn)
         if not options.dry_run:

@@ -60,6 +60,8 @@ WHERE r.rolcanlogin AND NOT r.rolsuper
 ORDER BY 1
 """
 TO_EACH = "SELECT format($1, string_agg(quote_ident(name), ', ')) FROM unnest($2::text[]) AS name"
+# A node's error comes through with its words, and not always with its code.
+NO_SPACE = "No space left on device"
 NAME, UNNAME = "GRANT USAGE ON SCHEMA ingest TO %s", "REVOKE USAGE ON SCHEMA ingest FROM %s"
 
 
@@ -191,7 +193,7 @@ def _failed(error: asyncpg.PostgresError) -> SqlFailed:
     """Says in one line why the move was undone."""
     text = " ".join(str(error.message if hasattr(error, "message") else error).split())
     where = f" ({error.context})" if getattr(error, "context", None) else ""
-    if error.sqlstate and error.sqlstate.startswith("53"):
+    if (error.sqlstate or "").startswith("53") or NO_SPACE in text:
         hint = "make room there, then run it again"
         return SqlFailed.of("", f"a node has no room: {text}{where}; nothing was changed", hint)
     return SqlFailed.of("", f"{text}{where} ({error.sqlstate}); nothing was changed", "put that right and run it again")

@@ -8,6 +8,7 @@ from migrator import connect, history, lock
 from migrator.alone import apply_alone
 from migrator.apply import apply_file, runs_alone
 from migrator.check import check
+from migrator.cluster import require_coordinator
 from migrator.errors import BadFiles, CommitUnknown, MigratorError, Problem
 from migrator.options import Applied
 from migrator.watch import Watch
@@ -46,6 +47,7 @@ async def apply_pending(run: Run, conn: asyncpg.Connection, server: connect.Serv
     """Applies what is pending, and returns the plan it followed: the one that was made under the lock."""
     check(plan.pending)
     connect.require_writable(server, first_run=not server.has_history)
+    await require_coordinator(conn)
     if server.has_history and not await conn.fetchval(MAY_RECORD):
         hint = "run it as the role that owns the schema"
         raise BadFiles.of("", f"role {server.role} may not write migrator.history", hint)
