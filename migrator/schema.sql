@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: a855916eb05a04cc13fb1f5b5d26630423584c08a6faa1f9bbbcb478ee811583
+-- files: b3f8d460853752bec3648fe34a6f2e134eb2a601ea36a22eca4c995eb8964734
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -777,6 +777,78 @@ BEGIN
 END $function$
 ;
 
+--: function ingest.await_nodes(integer[])
+CREATE OR REPLACE FUNCTION ingest.await_nodes(p_symbol_ids integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_until timestamptz := clock_timestamp() + interval '2 s';
+  v_symbol_id integer;
+  v_waited text[];
+  v_prepared text[];
+BEGIN
+  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
+    RETURN;
+  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) THEN
+    RETURN;
+  END IF;
+  FOR v_symbol_id IN
+    SELECT DISTINCT ON (p.groupid) s.symbol_id
+    FROM (SELECT get_shard_id_for_distribution_column('ingest.bars', u) AS shardid, min(u) AS symbol_id
+          FROM unnest(p_symbol_ids) AS u GROUP BY 1) s
+    JOIN pg_dist_placement p USING (shardid)
+    ORDER BY p.groupid
+  LOOP
+    v_waited := NULL;
+    LOOP
+      -- Goes to the node of the symbol as it stands, and reads no bar there.
+      EXECUTE format(
+        'SELECT (SELECT array_agg(x.gid) FROM pg_prepared_xact() AS x'
+        '        WHERE x.gid LIKE ''citus\_%%'' AND x.dbid = (SELECT a.datid FROM pg_stat_get_activity(pg_backend_pid()) AS a))'
+        ' FROM (SELECT count(*) FROM ingest.bars WHERE symbol_id = %s AND timeframe = -1) AS nothing', v_symbol_id)
+      INTO v_prepared;
+      v_waited := array(SELECT g FROM unnest(v_prepared) AS g WHERE v_waited IS NULL OR g = ANY (v_waited));
+      EXIT WHEN v_waited = '{}';
+      IF clock_timestamp() > v_until THEN
+        RAISE EXCEPTION 'a node has a write in doubt: %', v_waited[1] USING ERRCODE = 'MD006';
+      END IF;
+      PERFORM pg_sleep(0.002);
+    END LOOP;
+  END LOOP;
+END $function$
+;
+
+--: function ingest.begin_bars(integer[])
+CREATE OR REPLACE FUNCTION ingest.begin_bars(p_symbol_ids integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_shard bigint;
+  v_other integer := 0;
+BEGIN
+  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
+    RETURN;
+  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) OR p_symbol_ids = '{}' THEN
+    RETURN;
+  END IF;
+  v_shard := get_shard_id_for_distribution_column('ingest.bars', p_symbol_ids[1]);
+  LOOP
+    v_other := v_other + 1;
+    -- A node that holds no other shard does with another node's.
+    EXIT WHEN v_other > 1000 AND (v_other > 2000 OR get_shard_id_for_distribution_column('ingest.bars', v_other) <> v_shard);
+    EXIT WHEN EXISTS (
+      SELECT FROM pg_dist_placement one
+      JOIN pg_dist_placement two USING (groupid)
+      WHERE one.shardid = v_shard AND two.shardid <> v_shard
+        AND two.shardid = get_shard_id_for_distribution_column('ingest.bars', v_other));
+  END LOOP;
+  EXECUTE format('UPDATE ingest.bars SET flags = flags WHERE symbol_id IN (%s, %s) AND timeframe = -1', p_symbol_ids[1], v_other);
+  PERFORM ingest.await_nodes(p_symbol_ids);
+END $function$
+;
+
 --: function ingest.forget_symbol(integer)
 CREATE OR REPLACE FUNCTION ingest.forget_symbol(p_symbol_id integer)
  RETURNS boolean
@@ -905,24 +977,26 @@ AS $function$
 $function$
 ;
 
---: function ingest.bare_minute_sessions(integer,text,date,date)
-CREATE OR REPLACE FUNCTION ingest.bare_minute_sessions(p_symbol_id integer, p_calendar text, p_first_date date, p_end_date date)
- RETURNS date[]
+--: function ingest.bare_minute_sessions(integer[],text,date[],date[])
+CREATE OR REPLACE FUNCTION ingest.bare_minute_sessions(p_symbol_ids integer[], p_calendar text, p_first_dates date[], p_end_dates date[])
+ RETURNS TABLE(symbol_id integer, session_date date)
  LANGUAGE sql
  STABLE
 AS $function$
-  SELECT coalesce(array_agg(session_date), '{}')
+  SELECT compared.symbol_id, compared.session_date
   FROM (
-    SELECT session_date, share, avg(share) OVER before AS usual, count(share) OVER before AS known
+    SELECT counted.*, avg(share) OVER before AS usual, count(share) OVER before AS known
     FROM (
-      SELECT c.session_date, 60 * m.regular_bars / extract(epoch FROM c.close_time - c.open_time) AS share
-      FROM ingest.sessions c
-      LEFT JOIN ingest.minute_sessions m ON m.symbol_id = p_symbol_id AND m.session_date = c.session_date
-      WHERE c.calendar = p_calendar AND c.session_date >= p_first_date - 40 AND c.session_date < p_end_date
+      SELECT u.symbol_id, u.first_date, c.session_date,
+             60 * m.regular_bars / extract(epoch FROM c.close_time - c.open_time) AS share
+      FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+      JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date >= u.first_date - 40 AND c.session_date < u.end_date
+      LEFT JOIN ingest.minute_sessions m ON m.symbol_id = u.symbol_id AND m.session_date = c.session_date
+      WHERE u.first_date < u.end_date
     ) counted
-    WINDOW before AS (ORDER BY session_date ROWS BETWEEN 20 PRECEDING AND 1 PRECEDING)
+    WINDOW before AS (PARTITION BY counted.symbol_id ORDER BY counted.session_date ROWS BETWEEN 20 PRECEDING AND 1 PRECEDING)
   ) compared
-  WHERE session_date >= p_first_date AND (share IS NULL OR (known >= 5 AND usual >= 0.5 AND share < usual / 2));
+  WHERE session_date >= first_date AND (share IS NULL OR (known >= 5 AND usual >= 0.5 AND share < usual / 2));
 $function$
 ;
 
@@ -965,17 +1039,20 @@ DECLARE
   v_last date;
   v_until date;
   v_bare date[] := '{}';
+  v_deleted datemultirange;
   v_old ingest.suspects[];
 BEGIN
   IF p_timeframe = 1 THEN
-    v_bare := ingest.bare_minute_sessions(p_symbol_id, p_calendar, p_first_date, p_end_date);
+    v_bare := array(
+      SELECT m.session_date
+      FROM ingest.bare_minute_sessions(ARRAY[p_symbol_id], p_calendar, ARRAY[p_first_date], ARRAY[p_end_date]) AS m);
   ELSIF cardinality(p_empty_first) > 0 THEN
     SELECT coalesce(array_agg(c.session_date), '{}') INTO v_bare
     FROM unnest(p_empty_first, p_empty_last) AS e (first_date, last_date)
     JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date BETWEEN e.first_date AND e.last_date
     WHERE c.session_date >= p_first_date AND c.session_date < p_end_date;
   END IF;
-  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
+  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date, r.deleted INTO v_from, v_last, v_deleted
   FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
   IF v_from >= p_first_date AND v_from < p_end_date THEN
     v_bare := v_bare || ingest.bare_sessions_after(p_symbol_id, p_timeframe, p_calendar, p_end_date);
@@ -985,7 +1062,7 @@ BEGIN
   END IF;
   SELECT coalesce(v_from, max(t.list_date), '-infinity'), coalesce(max(t.delist_date), 'infinity') INTO v_from, v_until
   FROM symbols.ticker_spans t WHERE t.symbol_id = p_symbol_id;
-  v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until);
+  v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until AND NOT v_deleted @> d);
   -- Runs within a week are taken along, because what comes between may join them.
   WITH gone AS (
     DELETE FROM ingest.suspects s
@@ -1142,6 +1219,7 @@ BEGIN
   FROM ingest.series r
   WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
   FOR NO KEY UPDATE;
+  PERFORM ingest.begin_bars(ARRAY[p_symbol_id]);
   void := CASE WHEN deleted = '{}' THEN deleted ELSE ingest.void_sessions(p_slice_id, p_symbol_id, p_timeframe, deleted) END;
   IF v_answer_time > p_fetch_time THEN
     SELECT CASE WHEN p_timeframe = 7 OR s.asset_class = 3 THEN 'UTC' ELSE 'America/New_York' END INTO STRICT v_zone
@@ -1197,6 +1275,7 @@ BEGIN
   WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
   ORDER BY r.symbol_id
   FOR NO KEY UPDATE;
+  PERFORM ingest.begin_bars(p_symbol_ids);
   RETURN QUERY
   SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, r.deleted,
          CASE WHEN r.deleted = '{}' THEN r.deleted
@@ -1227,8 +1306,40 @@ BEGIN
 END $function$
 ;
 
---: function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval,text)
-CREATE OR REPLACE FUNCTION ingest.end_many(p_slice_id bigint, p_write_id integer, p_timeframe smallint, p_calendar text, p_symbol_ids integer[], p_inserted integer[], p_validated integer[], p_new_rejects integer[], p_sessions integer[], p_changed boolean[], p_first_ts timestamp with time zone[], p_last_ts timestamp with time zone[], p_tails bytea[], p_first_dates date[], p_end_dates date[], p_minute_symbols integer[], p_minute_days date[], p_minute_bars integer[], p_minute_regular integer[], p_updated integer, p_unchanged integer, p_rejected integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_partial boolean, p_position integer, p_done boolean, p_lease interval, p_note text)
+--: function ingest.note_many_suspects(integer[],smallint,text,date[],date[],integer[],date[],date[])
+CREATE OR REPLACE FUNCTION ingest.note_many_suspects(p_symbol_ids integer[], p_timeframe smallint, p_calendar text, p_first_dates date[], p_end_dates date[], p_empty_symbols integer[], p_empty_first date[], p_empty_last date[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET enable_nestloop TO 'on'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+BEGIN
+  IF p_timeframe = 1 THEN
+    SELECT coalesce(array_agg(DISTINCT m.symbol_id), '{}') INTO p_empty_symbols
+    FROM ingest.bare_minute_sessions(p_symbol_ids, p_calendar, p_first_dates, p_end_dates) AS m;
+  END IF;
+  PERFORM ingest.note_suspects(
+    d.symbol_id, p_timeframe, p_calendar, d.first_date, d.end_date,
+    array(SELECT e.first_date FROM unnest(p_empty_symbols, p_empty_first) AS e (symbol_id, first_date)
+          WHERE p_timeframe = 7 AND e.symbol_id = d.symbol_id),
+    array(SELECT e.last_date FROM unnest(p_empty_symbols, p_empty_last) AS e (symbol_id, last_date)
+          WHERE p_timeframe = 7 AND e.symbol_id = d.symbol_id))
+  FROM (
+    SELECT u.symbol_id, u.first_date, u.end_date
+    FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+    JOIN ingest.series r ON r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe
+    WHERE u.first_date < u.end_date
+      AND (u.symbol_id = ANY (p_empty_symbols)
+           OR (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1)
+           OR ((r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date))
+    ORDER BY u.symbol_id
+  ) d;
+END $function$
+;
+
+--: function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer[],date[],date[],integer,boolean,interval,text)
+CREATE OR REPLACE FUNCTION ingest.end_many(p_slice_id bigint, p_write_id integer, p_timeframe smallint, p_calendar text, p_symbol_ids integer[], p_inserted integer[], p_validated integer[], p_new_rejects integer[], p_sessions integer[], p_changed boolean[], p_first_ts timestamp with time zone[], p_last_ts timestamp with time zone[], p_tails bytea[], p_first_dates date[], p_end_dates date[], p_minute_symbols integer[], p_minute_days date[], p_minute_bars integer[], p_minute_regular integer[], p_updated integer, p_unchanged integer, p_rejected integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_partial boolean, p_empty_symbols integer[], p_empty_first date[], p_empty_last date[], p_position integer, p_done boolean, p_lease interval, p_note text)
  RETURNS TABLE(state smallint, write_id integer)
  LANGUAGE plpgsql
  SET enable_seqscan TO 'off'
@@ -1283,9 +1394,8 @@ BEGIN
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
   WHERE r.symbol_id = u.symbol_id AND r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe;
-  PERFORM ingest.note_suspects(u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date, '{}', '{}')
-  FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-  WHERE (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1);
+  PERFORM ingest.note_many_suspects(p_symbol_ids, p_timeframe, p_calendar, p_first_dates, p_end_dates, p_empty_symbols, p_empty_first,
+                                    p_empty_last);
   UPDATE ingest.writes SET symbol_ids = p_symbol_ids, partial = p_partial WHERE write_id = p_write_id;
   v_wanted := ingest.slice_wanted(p_slice_id);
   SELECT s.held INTO STRICT v_held FROM ingest.slices s WHERE s.slice_id = p_slice_id;
@@ -1314,6 +1424,7 @@ BEGIN
     RETURN;
   END IF;
   PERFORM FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe FOR NO KEY UPDATE;
+  PERFORM ingest.begin_bars(ARRAY[p_symbol_id]);
   SELECT d.purge, d.create_time INTO STRICT purge, create_time FROM ingest.deletions d WHERE d.slice_id = p_slice_id;
   SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO kept_from, kept_to
   FROM ingest.writes w
@@ -1372,19 +1483,52 @@ BEGIN
 END $function$
 ;
 
+--: function ingest.note_lost_day(smallint,date,smallint,text)
+CREATE OR REPLACE FUNCTION ingest.note_lost_day(p_asset_class smallint, p_day date, p_state smallint, p_reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_ids integer[];
+  v_dates datemultirange := datemultirange(daterange(p_day, coalesce(
+    (SELECT min(c.session_date) FROM ingest.sessions c
+     WHERE c.calendar = CASE WHEN p_asset_class = 3 THEN '24/7' ELSE 'XNYS' END AND c.session_date > p_day), p_day + 1)));
+BEGIN
+  v_ids := array(
+    SELECT r.symbol_id
+    FROM ingest.series r
+    WHERE r.timeframe = 7 AND NOT r.asked @> p_day AND NOT r.deleted @> p_day
+      AND EXISTS (
+        SELECT FROM symbols.ticker_spans t
+        WHERE t.symbol_id = r.symbol_id AND (t.asset_class = 3) = (p_asset_class = 3)
+          AND t.from_date <= p_day AND (t.to_date IS NULL OR t.to_date >= p_day)
+          AND (t.list_date IS NULL OR t.list_date <= p_day))
+    ORDER BY r.symbol_id
+    FOR NO KEY UPDATE OF r);
+  UPDATE ingest.series r
+  SET failed = CASE WHEN p_state = 4 THEN r.failed + (v_dates - r.asked) ELSE r.failed - v_dates END,
+      outside_plan = CASE WHEN p_state = 5 THEN r.outside_plan + (v_dates - r.asked) ELSE r.outside_plan - v_dates END,
+      last_error = p_reason
+  WHERE r.symbol_id = ANY (v_ids) AND r.timeframe = 7;
+END $function$
+;
+
 --: function ingest.close_slice(bigint,bigint,smallint,text)
 CREATE OR REPLACE FUNCTION ingest.close_slice(p_slice_id bigint, p_token bigint, p_state smallint, p_reason text)
  RETURNS smallint
  LANGUAGE plpgsql
 AS $function$
 DECLARE
-  v_write_id integer;
+  v_slice ingest.slices;
 BEGIN
-  SELECT write_id INTO v_write_id FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
+  SELECT * INTO v_slice FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  PERFORM ingest.finish(v_write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+  IF v_slice.kind = 2 AND p_state IN (4, 5) THEN
+    PERFORM ingest.note_lost_day(v_slice.asset_class, v_slice.first_date, p_state, p_reason);
+  END IF;
+  PERFORM ingest.finish(v_slice.write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
   UPDATE ingest.slices
   SET state = p_state, token = token + 1, reason = p_reason, attempts = 0, write_id = NULL, lease_owner = NULL,
       lease_until = NULL, requests = CASE WHEN kind IN (3, 4) THEN 0 ELSE requests END, end_time = clock_timestamp()
@@ -1806,6 +1950,9 @@ CREATE INDEX slices_open_by_series ON ingest.slices USING btree (symbol_id, time
 --: index ingest.slices_open_days
 CREATE INDEX slices_open_days ON ingest.slices USING btree (timeframe, state) WHERE ((kind = 2) AND (state = ANY (ARRAY[1, 2])));
 
+--: index ingest.slices_open_files
+CREATE INDEX slices_open_files ON ingest.slices USING btree (timeframe, state) WHERE ((kind = 3) AND (state = ANY (ARRAY[1, 2])));
+
 --: index ingest.suspects_due
 CREATE INDEX suspects_due ON ingest.suspects USING btree (next_ask_time) WHERE (next_ask_time IS NOT NULL);
 
@@ -1814,6 +1961,9 @@ CREATE UNIQUE INDEX writes_by_commit_time ON ingest.writes USING btree (commit_t
 
 --: index ingest.writes_by_series
 CREATE INDEX writes_by_series ON ingest.writes USING btree (symbol_id, timeframe, fetch_time);
+
+--: index ingest.writes_of_many
+CREATE INDEX writes_of_many ON ingest.writes USING btree (slice_id) WHERE (symbol_ids IS NOT NULL);
 
 --: index symbols.requests_by_create_time
 CREATE INDEX requests_by_create_time ON symbols.requests USING btree (create_time);
@@ -1862,12 +2012,18 @@ CREATE VIEW ingest.series_figures AS
                FROM ingest.slices s
               WHERE ((s.state = 2) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) OR (EXISTS ( SELECT
                FROM ingest.slices s
-              WHERE ((s.kind = 2) AND (s.state = 2) AND (s.timeframe = f.timeframe) AND ((s.asset_class = 3) = (f.calendar = '24/7'::text)))))) THEN 3
+              WHERE ((s.kind = 2) AND (s.state = 2) AND (s.timeframe = f.timeframe) AND ((s.asset_class = 3) = (f.calendar = '24/7'::text))))) OR (EXISTS ( SELECT
+               FROM (ingest.slices s
+                 JOIN ingest.writes w ON (((w.slice_id = s.slice_id) AND (w.symbol_ids IS NOT NULL))))
+              WHERE ((s.kind = 3) AND (s.state = 2) AND (s.timeframe = f.timeframe) AND (f.symbol_id = ANY (w.symbol_ids)))))) THEN 3
             WHEN ((EXISTS ( SELECT
                FROM ingest.slices s
               WHERE ((s.state = 1) AND (s.symbol_id = f.symbol_id) AND (s.timeframe = f.timeframe)))) OR (EXISTS ( SELECT
                FROM ingest.slices s
-              WHERE ((s.kind = 2) AND (s.state = 1) AND (s.timeframe = f.timeframe) AND ((s.asset_class = 3) = (f.calendar = '24/7'::text)))))) THEN 2
+              WHERE ((s.kind = 2) AND (s.state = 1) AND (s.timeframe = f.timeframe) AND ((s.asset_class = 3) = (f.calendar = '24/7'::text))))) OR (EXISTS ( SELECT
+               FROM (ingest.slices s
+                 JOIN ingest.writes w ON (((w.slice_id = s.slice_id) AND (w.symbol_ids IS NOT NULL))))
+              WHERE ((s.kind = 3) AND (s.state = 1) AND (s.timeframe = f.timeframe) AND (f.symbol_id = ANY (w.symbol_ids)))))) THEN 2
             WHEN (NOT isempty(f.failed)) THEN 5
             WHEN (NOT isempty(f.asked)) THEN 4
             ELSE 1
@@ -1994,17 +2150,29 @@ REVOKE ALL ON FUNCTION ingest.announce_write(bigint) FROM PUBLIC;
 --: grant on function ingest.announce_write(bigint) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.announce_write(bigint) TO mdw_ingest;
 
---: grant on function ingest.bare_minute_sessions(integer,text,date,date) to PUBLIC
-REVOKE ALL ON FUNCTION ingest.bare_minute_sessions(integer,text,date,date) FROM PUBLIC;
+--: grant on function ingest.await_nodes(integer[]) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.await_nodes(integer[]) FROM PUBLIC;
 
---: grant on function ingest.bare_minute_sessions(integer,text,date,date) to mdw_ingest
-GRANT EXECUTE ON FUNCTION ingest.bare_minute_sessions(integer,text,date,date) TO mdw_ingest;
+--: grant on function ingest.await_nodes(integer[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.await_nodes(integer[]) TO mdw_ingest;
+
+--: grant on function ingest.bare_minute_sessions(integer[],text,date[],date[]) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.bare_minute_sessions(integer[],text,date[],date[]) FROM PUBLIC;
+
+--: grant on function ingest.bare_minute_sessions(integer[],text,date[],date[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.bare_minute_sessions(integer[],text,date[],date[]) TO mdw_ingest;
 
 --: grant on function ingest.bare_sessions_after(integer,smallint,text,date) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.bare_sessions_after(integer,smallint,text,date) FROM PUBLIC;
 
 --: grant on function ingest.bare_sessions_after(integer,smallint,text,date) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.bare_sessions_after(integer,smallint,text,date) TO mdw_ingest;
+
+--: grant on function ingest.begin_bars(integer[]) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.begin_bars(integer[]) FROM PUBLIC;
+
+--: grant on function ingest.begin_bars(integer[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.begin_bars(integer[]) TO mdw_ingest;
 
 --: grant on function ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.begin_delete(bigint,bigint,integer,integer,smallint,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
@@ -2048,11 +2216,11 @@ REVOKE ALL ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,in
 --: grant on function ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.end_delete(bigint,integer,integer,smallint,text,integer,integer,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],date,timestamp with time zone,boolean,integer,datemultirange) TO mdw_ingest;
 
---: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval,text) to PUBLIC
-REVOKE ALL ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval,text) FROM PUBLIC;
+--: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer[],date[],date[],integer,boolean,interval,text) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer[],date[],date[],integer,boolean,interval,text) FROM PUBLIC;
 
---: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval,text) to mdw_ingest
-GRANT EXECUTE ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer,boolean,interval,text) TO mdw_ingest;
+--: grant on function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer[],date[],date[],integer,boolean,interval,text) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer[],date[],date[],integer,boolean,interval,text) TO mdw_ingest;
 
 --: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) FROM PUBLIC;
@@ -2089,6 +2257,18 @@ REVOKE ALL ON FUNCTION ingest.known_splits(integer) FROM PUBLIC;
 
 --: grant on function ingest.known_splits(integer) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.known_splits(integer) TO mdw_ingest;
+
+--: grant on function ingest.note_lost_day(smallint,date,smallint,text) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.note_lost_day(smallint,date,smallint,text) FROM PUBLIC;
+
+--: grant on function ingest.note_lost_day(smallint,date,smallint,text) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.note_lost_day(smallint,date,smallint,text) TO mdw_ingest;
+
+--: grant on function ingest.note_many_suspects(integer[],smallint,text,date[],date[],integer[],date[],date[]) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.note_many_suspects(integer[],smallint,text,date[],date[],integer[],date[],date[]) FROM PUBLIC;
+
+--: grant on function ingest.note_many_suspects(integer[],smallint,text,date[],date[],integer[],date[],date[]) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.note_many_suspects(integer[],smallint,text,date[],date[],integer[],date[],date[]) TO mdw_ingest;
 
 --: grant on function ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.note_suspects(integer,smallint,text,date,date,date[],date[]) FROM PUBLIC;

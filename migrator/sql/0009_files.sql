@@ -90,6 +90,7 @@ BEGIN
   FROM ingest.series r
   WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe
   FOR NO KEY UPDATE;
+  PERFORM ingest.begin_bars(ARRAY[p_symbol_id]);
   void := CASE WHEN deleted = '{}' THEN deleted ELSE ingest.void_sessions(p_slice_id, p_symbol_id, p_timeframe, deleted) END;
   IF v_answer_time > p_fetch_time THEN
     SELECT CASE WHEN p_timeframe = 7 OR s.asset_class = 3 THEN 'UTC' ELSE 'America/New_York' END INTO STRICT v_zone
@@ -145,6 +146,7 @@ BEGIN
   WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
   ORDER BY r.symbol_id
   FOR NO KEY UPDATE;
+  PERFORM ingest.begin_bars(p_symbol_ids);
   RETURN QUERY
   SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, r.deleted,
          CASE WHEN r.deleted = '{}' THEN r.deleted
@@ -267,6 +269,7 @@ BEGIN
     RETURN;
   END IF;
   PERFORM FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe FOR NO KEY UPDATE;
+  PERFORM ingest.begin_bars(ARRAY[p_symbol_id]);
   SELECT d.purge, d.create_time INTO STRICT purge, create_time FROM ingest.deletions d WHERE d.slice_id = p_slice_id;
   SELECT array_agg(w.asked_from), array_agg(w.asked_to) INTO kept_from, kept_to
   FROM ingest.writes w

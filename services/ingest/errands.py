@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from services.ingest.calendar import EVERY_DAY, XNYS, day_of
-from services.ingest.fetching import DISK_FULL, Patience
+from services.ingest.fetching import DISK_FULL, NODE_AWAY, Patience
 from services.ingest.slices import SliceSpan
 from services.ingest.store import deleting, slices
 from services.ingest.store.endings import begin_backfills, finish_backfills, pause_backfills
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.tally import Tally
+from services.kit.db import is_node_away
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -96,9 +97,13 @@ class Errands:
         try:
             state = await self._errands[claim.kind].advance(claim)
         except MdwError as error:
-            if getattr(error.__cause__, "sqlstate", None) != DISK_FULL:
+            if is_node_away(error.__cause__):
+                log.warning("node_away", slice=claim.slice_id, name=claim.provider_ticker, error=str(error.__cause__))
+                await slices.release(self._db, claim, reason=NODE_AWAY, wait=self._patience.away_wait, sent=False)
+            elif getattr(error.__cause__, "sqlstate", None) == DISK_FULL:
+                await self._pause(claim, f"the database cannot write: {error.__cause__}")
+            else:
                 raise
-            await self._pause(claim, f"the database cannot write: {error.__cause__}")
         except HopelessError as error:
             await self._give_up(claim, str(error))
         except Exception:  # it is poisoned: it must not stop the others, nor come again for ever

@@ -25,6 +25,7 @@ from services.ingest.store.endings import begin_backfills, finish_backfills, pau
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.store.refused import Reject
 from services.ingest.tally import Tally
+from services.kit.db import is_node_away
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 log = get(__name__)
 
 DISK_FULL = "53100"
+NODE_AWAY = "a node of the database is away"
 # What Polygon's free plan reaches back to; it does not say the day.
 PLAN_YEARS = 2
 
@@ -57,6 +59,8 @@ class Patience:
     first_wait: float = 2.0
     longest_wait: float = 300.0
     throttled_wait: float = 15.0
+    away_wait: float = 10.0
+    """While a node of the database is away; the slices of other nodes go on."""
 
     def wait(self, attempts: int) -> float:
         """Returns the wait after so many failed attempts, at least 1: doubled each time, give or take a quarter."""
@@ -144,10 +148,8 @@ class Fetcher:
                 await self._try_later(claim, error)
             case NoProgressError():
                 await self._try_later(claim, PassingError(str(error)))
-            case MdwError() if getattr(error.__cause__, "sqlstate", None) == DISK_FULL:
-                await self._pause(claim, f"the database cannot write: {error.__cause__}")
             case MdwError():
-                raise error
+                await self._wait_for_database(claim, error)
             case _:
                 # A part that fails by a bug is poisoned: it must not stop the others, nor come again for ever.
                 log.error("part_failed", slice=claim.slice_id, ticker=claim.provider_ticker, exc_info=error)
@@ -256,6 +258,16 @@ class Fetcher:
         if error.retry_after is not None:
             wait = error.retry_after if error.throttled else max(wait, error.retry_after)
         await slices.release(self._db, claim, reason=str(error), wait=wait, attempt=not error.throttled)
+
+    async def _wait_for_database(self, claim: Claim, error: MdwError) -> None:
+        """Puts a slice back that cannot be written now, no attempt burned; raises where nothing can be done at all."""
+        if getattr(error.__cause__, "sqlstate", None) == DISK_FULL:
+            await self._pause(claim, f"the database cannot write: {error.__cause__}")
+        elif is_node_away(error.__cause__):
+            log.warning("node_away", slice=claim.slice_id, ticker=claim.provider_ticker, error=str(error.__cause__))
+            await slices.release(self._db, claim, reason=NODE_AWAY, wait=self._patience.away_wait)
+        else:
+            raise error
 
     async def _leave_out(self, claim: Claim, error: OutsidePlanError) -> None:
         """Ends a slice that the subscription does not cover; one that is merely too old goes on two years back."""

@@ -48,6 +48,7 @@ SCHEMA = RequiredSchema(
     functions=(
         "auth.record_calls",
         "auth.change_committed",
+        "ingest.await_nodes",
         "ingest.finish",
         "ingest.slice_wanted",
         "ingest.suspect_wait",

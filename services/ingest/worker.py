@@ -57,6 +57,7 @@ SCHEMA = RequiredSchema(
     functions=(
         "ingest.claim_slice",
         "ingest.begin_range",
+        "ingest.begin_bars",
         "ingest.end_range",
         "ingest.give_up",
         "ingest.note_suspects",

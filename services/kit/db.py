@@ -31,9 +31,23 @@ LOCK_NOT_AVAILABLE = "55P03"
 _CONFLICTS = frozenset({"40001", "40P01", "23503", LOCK_NOT_AVAILABLE})
 # A NUL or a broken character, a number or a time beyond the column's type.
 _UNSTORABLE = frozenset({"22021", "22P05", "22003", "22008"})
+# A cluster's node answers, or does not, through the server: Citus has no code for it, or that of a connection of ours.
+_NODE_WORDS = (
+    "connection to the remote node",
+    "connection marked as essential",
+    "any connections to the node",
+    "multiple connection failures",
+    "failed to prepare transaction",
+    "failed to COPY to shard",
+    "failed to complete COPY on",
+    "any active placements",
+)
+IN_DOUBT = "MD006"
+"""A node was lost between the two phases of a commit, and has not made up its mind: ingest.await_nodes."""
+
 # 08: connection; 53: out of connections, memory, disk; 57: shutting down, cancelled, starting; 25P03: idle too long.
 _AWAY_CLASSES = ("08", "53", "57")
-_AWAY = frozenset({READ_ONLY, "25P03"})
+_AWAY = frozenset({READ_ONLY, "25P03", IN_DOUBT})
 
 _LOST: tuple[type[BaseException], ...] = (
     OSError,
@@ -229,19 +243,30 @@ def is_lost(error: BaseException) -> bool:
     """Says whether an error leaves a connection in a state in which nobody knows what it did."""
     if isinstance(error, asyncpg.InterfaceError):
         return any(word in str(error) for word in _GONE_WORDS)
+    if is_node_away(error):
+        return False
     return isinstance(error, _LOST) or _state(error)[:2] in ("08", "57") or _state(error) == "25P03"
+
+
+def is_node_away(error: BaseException | None) -> bool:
+    """Says whether a server that answers well reports of a node of its cluster that does not."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return False
+    return _state(error) == IN_DOUBT or any(word in str(error) for word in _NODE_WORDS)
 
 
 def is_away(error: BaseException) -> bool:
     """Says whether an error means that the database cannot serve now."""
     state = _state(error)
-    return is_lost(error) or state[:2] in _AWAY_CLASSES or state in _AWAY
+    return is_lost(error) or state[:2] in _AWAY_CLASSES or state in _AWAY or is_node_away(error)
 
 
 def translate(error: BaseException) -> BaseException:
     """Returns the MdwError that fits a database's error, or the error itself if it is a bug of ours."""
     if isinstance(error, MdwError):
         return error
+    if is_node_away(error):
+        return Unavailable("DATABASE_UNAVAILABLE", "a node of the database is away", retry_after=1.0)
     if is_away(error):
         return Unavailable("DATABASE_UNAVAILABLE", "the database is away", retry_after=1.0)
     if _state(error) in _CONFLICTS:

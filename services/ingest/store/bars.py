@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from services.kit.db import Connection, Database
 
 # Sequential and bitmap scans are what a planner without statistics takes for a long span; parallel workers would mix
-# the two runs.
+# the two runs. A cluster's nodes are told the same; one server keeps the first setting and knows nothing of it.
 BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+SET LOCAL citus.propagate_set_commands = 'local';
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL max_parallel_workers_per_gather = 0;
@@ -57,7 +58,8 @@ UNION ALL
  LIMIT {limit})
 """
 # The same rows as one value, by a statement that is planned once a connection: planning READ takes longer than reading
-# a few hundred bars. Parameters are not hashed, so that it is for snapshots with few open writes.
+# a few hundred bars. Parameters are not hashed, so that it is for snapshots with few open writes; and not for a
+# cluster, which finds the node of a symbol by its number in the statement.
 READ_FEW = """
 SELECT string_agg(timestamptz_send(ts) || float8send(open) || float8send(high) || float8send(low) || float8send(close)
                   || float8send(vwap) || float8send(volume) || int4send(trade_count) || int2send(flags), '')
@@ -121,7 +123,7 @@ async def read(
     connection: Connection, span: Span, snapshot: Snapshot, *, limit: int, newest_first: bool = False
 ) -> Block:
     """Returns at most `limit` bars from one end of a span."""
-    if limit <= FEW + 1 and len(snapshot.open) <= _FEW_OPEN:
+    if limit <= FEW + 1 and len(snapshot.open) <= _FEW_OPEN and not snapshot.spread:
         return await _read_few(connection, span, snapshot, limit=limit, newest_first=newest_first)
     data = bytearray()
 

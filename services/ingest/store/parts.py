@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from services.ingest.store.slices import Claim
     from services.kit.db import Connection, Database
 
-# On a table that was never analysed the planner would scan the whole series for twenty bars, and sort it.
+# On a table that was never analysed the planner would scan the whole series for twenty bars, and sort it. A cluster's
+# nodes are told the same, and get one connection each for all the series of a part; one server keeps both settings and
+# knows nothing of them.
 BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL citus.propagate_set_commands = 'local';
+SET LOCAL citus.multi_shard_modify_mode = 'sequential';
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_sort = off;

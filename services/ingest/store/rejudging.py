@@ -35,6 +35,9 @@ WHERE symbol_id = $1
 ORDER BY timeframe
 FOR NO KEY UPDATE
 """
+BEGIN_BARS = """
+SELECT ingest.begin_bars(ARRAY[$1::integer])
+"""
 LET_SERIES_GO = """
 DELETE FROM ingest.series
 WHERE symbol_id = $1
@@ -53,7 +56,9 @@ WHERE symbol_id = $1
 async def series_held(conn: Connection, symbol_id: int) -> AsyncIterator[list[int]]:
     """Locks all series of a symbol, and keeps others from being made, until the transaction ends."""
     made = [row["timeframe"] for row in await conn.fetch(HOLD_SERIES, symbol_id)]
-    yield [row["timeframe"] for row in await conn.fetch(LOCK_SERIES, symbol_id)]
+    timeframes = [row["timeframe"] for row in await conn.fetch(LOCK_SERIES, symbol_id)]
+    await conn.execute(BEGIN_BARS, symbol_id)
+    yield timeframes
     if made:
         await conn.execute(LET_SERIES_GO, symbol_id, made)
 

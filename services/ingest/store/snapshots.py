@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from services.kit.db import Database
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 # The newest write by then, and whether there is a later one. Both in one statement: a time between the two answers
 # would be taken for one after the newest write.
 SEEN_AT = """
-SELECT commit_time, high, open,
+SELECT commit_time, high, open, to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS spread,
        EXISTS (SELECT FROM ingest.writes WHERE commit_time > $1) AS later
 FROM ingest.writes
 WHERE commit_time <= $1
@@ -22,11 +23,15 @@ LIMIT 1
 """
 
 NEWEST = """
-SELECT commit_time, high, open
+SELECT commit_time, high, open, to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS spread
 FROM ingest.writes
 WHERE commit_time IS NOT NULL
 ORDER BY commit_time DESC
 LIMIT 1
+"""
+
+AWAIT_NODES = """
+SELECT ingest.await_nodes($1::integer[])
 """
 
 # Conditions are text, since COPY takes no parameters and an array of them would be searched from end to end; only
@@ -45,6 +50,8 @@ class Snapshot:
     lowered: bool = False
     commit_time: datetime | None = None
     """Of the newest write that is seen; None before the first one."""
+    spread: bool = False
+    """Bars may be on the nodes of a cluster."""
 
     @property
     def low(self) -> int:
@@ -72,7 +79,8 @@ class Snapshots:
         """Returns what is seen now; its as_of is the newest commit_time, so that it means the same for ever."""
         row = await self._db.fetchrow(NEWEST)
         assert row is not None  # noqa: S101 - the migration seeds a row that nothing deletes
-        return Snapshot(row["commit_time"], row["high"], tuple(row["open"]), commit_time=row["commit_time"])
+        newest = row["commit_time"]
+        return Snapshot(newest, row["high"], tuple(row["open"]), commit_time=newest, spread=row["spread"])
 
     async def at(self, as_of: datetime) -> Snapshot:
         """Returns what was seen at an instant; one later than the newest write is lowered to it."""
@@ -82,5 +90,19 @@ class Snapshots:
         newest = row["commit_time"]
         lowered = not row["later"] and newest < as_of
         return Snapshot(
-            newest if lowered else as_of, row["high"], tuple(row["open"]), lowered=lowered, commit_time=newest
+            newest if lowered else as_of,
+            row["high"],
+            tuple(row["open"]),
+            lowered=lowered,
+            commit_time=newest,
+            spread=row["spread"],
         )
+
+    async def settle(self, snapshot: Snapshot, symbol_ids: Sequence[int]) -> None:
+        """Waits until the nodes of a cluster show all that a snapshot just taken says of these symbols.
+
+        A node commits a moment later than the write is seen here; one that was lost in between does when it is back.
+        Raises Unavailable where a node is away, or has not made up its mind within two seconds.
+        """
+        if snapshot.spread and symbol_ids:
+            await self._db.execute(AWAIT_NODES, symbol_ids)
