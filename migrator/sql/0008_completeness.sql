@@ -54,23 +54,26 @@ LANGUAGE sql IMMUTABLE AS $$
     THEN CASE WHEN p_fresh THEN interval '15 minutes' ELSE interval '1 day' END * 4 ^ (p_asks - 1) END;
 $$;
 
--- Sessions of a 1m series from p_first_date to p_end_date (exclusive) without a bar, or thin: under half of the share of regular
--- minutes that was usual in the 20 sessions before, where most minutes usually have a trade.
-CREATE FUNCTION ingest.bare_minute_sessions(p_symbol_id integer, p_calendar text, p_first_date date, p_end_date date)
-RETURNS date[]
+-- Sessions of 1m series, each from its first date to its end date (exclusive), without a bar, or thin: under half of the share of
+-- regular minutes that was usual in the 20 sessions before, where most minutes usually have a trade.
+CREATE FUNCTION ingest.bare_minute_sessions(
+  p_symbol_ids integer[], p_calendar text, p_first_dates date[], p_end_dates date[])
+RETURNS TABLE (symbol_id integer, session_date date)
 LANGUAGE sql STABLE AS $$
-  SELECT coalesce(array_agg(session_date), '{}')
+  SELECT compared.symbol_id, compared.session_date
   FROM (
-    SELECT session_date, share, avg(share) OVER before AS usual, count(share) OVER before AS known
+    SELECT counted.*, avg(share) OVER before AS usual, count(share) OVER before AS known
     FROM (
-      SELECT c.session_date, 60 * m.regular_bars / extract(epoch FROM c.close_time - c.open_time) AS share
-      FROM ingest.sessions c
-      LEFT JOIN ingest.minute_sessions m ON m.symbol_id = p_symbol_id AND m.session_date = c.session_date
-      WHERE c.calendar = p_calendar AND c.session_date >= p_first_date - 40 AND c.session_date < p_end_date
+      SELECT u.symbol_id, u.first_date, c.session_date,
+             60 * m.regular_bars / extract(epoch FROM c.close_time - c.open_time) AS share
+      FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+      JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date >= u.first_date - 40 AND c.session_date < u.end_date
+      LEFT JOIN ingest.minute_sessions m ON m.symbol_id = u.symbol_id AND m.session_date = c.session_date
+      WHERE u.first_date < u.end_date
     ) counted
-    WINDOW before AS (ORDER BY session_date ROWS BETWEEN 20 PRECEDING AND 1 PRECEDING)
+    WINDOW before AS (PARTITION BY counted.symbol_id ORDER BY counted.session_date ROWS BETWEEN 20 PRECEDING AND 1 PRECEDING)
   ) compared
-  WHERE session_date >= p_first_date AND (share IS NULL OR (known >= 5 AND usual >= 0.5 AND share < usual / 2));
+  WHERE session_date >= first_date AND (share IS NULL OR (known >= 5 AND usual >= 0.5 AND share < usual / 2));
 $$;
 
 -- Sessions from p_date on, before the next bar, that were asked for and are not suspect: they came empty when a later bar was
@@ -113,17 +116,20 @@ DECLARE
   v_last date;
   v_until date;
   v_bare date[] := '{}';
+  v_deleted datemultirange;
   v_old ingest.suspects[];
 BEGIN
   IF p_timeframe = 1 THEN
-    v_bare := ingest.bare_minute_sessions(p_symbol_id, p_calendar, p_first_date, p_end_date);
+    v_bare := array(
+      SELECT m.session_date
+      FROM ingest.bare_minute_sessions(ARRAY[p_symbol_id], p_calendar, ARRAY[p_first_date], ARRAY[p_end_date]) AS m);
   ELSIF cardinality(p_empty_first) > 0 THEN
     SELECT coalesce(array_agg(c.session_date), '{}') INTO v_bare
     FROM unnest(p_empty_first, p_empty_last) AS e (first_date, last_date)
     JOIN ingest.sessions c ON c.calendar = p_calendar AND c.session_date BETWEEN e.first_date AND e.last_date
     WHERE c.session_date >= p_first_date AND c.session_date < p_end_date;
   END IF;
-  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date INTO v_from, v_last
+  SELECT (r.first_ts AT TIME ZONE v_zone)::date, (r.last_ts AT TIME ZONE v_zone)::date, r.deleted INTO v_from, v_last, v_deleted
   FROM ingest.series r WHERE r.symbol_id = p_symbol_id AND r.timeframe = p_timeframe;
   IF v_from >= p_first_date AND v_from < p_end_date THEN
     v_bare := v_bare || ingest.bare_sessions_after(p_symbol_id, p_timeframe, p_calendar, p_end_date);
@@ -133,7 +139,7 @@ BEGIN
   END IF;
   SELECT coalesce(v_from, max(t.list_date), '-infinity'), coalesce(max(t.delist_date), 'infinity') INTO v_from, v_until
   FROM symbols.ticker_spans t WHERE t.symbol_id = p_symbol_id;
-  v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until);
+  v_bare := array(SELECT d FROM unnest(v_bare) AS d WHERE d BETWEEN v_from AND v_until AND NOT v_deleted @> d);
   -- Runs within a week are taken along, because what comes between may join them.
   WITH gone AS (
     DELETE FROM ingest.suspects s

@@ -176,6 +176,38 @@ BEGIN
   ORDER BY r.symbol_id;
 END $$;
 
+-- As ingest.note_suspects, of each series that a part answers from its first date to its end date (exclusive). Most have nothing to
+-- be noted: looked at are those with an empty or thin session now, with suspects from before, and those that were asked behind the
+-- sessions answered and may have their first bar only now.
+CREATE FUNCTION ingest.note_many_suspects(
+  p_symbol_ids integer[], p_timeframe smallint, p_calendar text, p_first_dates date[], p_end_dates date[],
+  p_empty_symbols integer[], p_empty_first date[], p_empty_last date[])
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+  IF p_timeframe = 1 THEN
+    SELECT coalesce(array_agg(DISTINCT m.symbol_id), '{}') INTO p_empty_symbols
+    FROM ingest.bare_minute_sessions(p_symbol_ids, p_calendar, p_first_dates, p_end_dates) AS m;
+  END IF;
+  PERFORM ingest.note_suspects(
+    d.symbol_id, p_timeframe, p_calendar, d.first_date, d.end_date,
+    array(SELECT e.first_date FROM unnest(p_empty_symbols, p_empty_first) AS e (symbol_id, first_date)
+          WHERE p_timeframe = 7 AND e.symbol_id = d.symbol_id),
+    array(SELECT e.last_date FROM unnest(p_empty_symbols, p_empty_last) AS e (symbol_id, last_date)
+          WHERE p_timeframe = 7 AND e.symbol_id = d.symbol_id))
+  FROM (
+    SELECT u.symbol_id, u.first_date, u.end_date
+    FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+    JOIN ingest.series r ON r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe
+    WHERE u.first_date < u.end_date
+      AND (u.symbol_id = ANY (p_empty_symbols)
+           OR (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1)
+           OR ((r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date))
+    ORDER BY u.symbol_id
+  ) d;
+END $$;
+
 -- Ends a part of many series: sessions, figures and watermarks, the write, the slice. Arrays hold an element a series, those of
 -- minutes one a session. Unless the slice is done the claim goes on under the next write, with a new lease; state 1: its jobs wait.
 CREATE FUNCTION ingest.end_many(
@@ -185,6 +217,7 @@ CREATE FUNCTION ingest.end_many(
   p_minute_symbols integer[], p_minute_days date[], p_minute_bars integer[], p_minute_regular integer[],
   p_updated integer, p_unchanged integer, p_rejected integer, p_min_ts timestamptz, p_max_ts timestamptz,
   p_fetch_time timestamptz, p_asked_from timestamptz, p_asked_to timestamptz, p_partial boolean,
+  p_empty_symbols integer[], p_empty_first date[], p_empty_last date[],
   p_position integer, p_done boolean, p_lease interval, p_note text)
 RETURNS TABLE (state smallint, write_id integer)
 LANGUAGE plpgsql VOLATILE
@@ -236,9 +269,8 @@ BEGIN
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
   WHERE r.symbol_id = u.symbol_id AND r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe;
-  PERFORM ingest.note_suspects(u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date, '{}', '{}')
-  FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-  WHERE (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1);
+  PERFORM ingest.note_many_suspects(p_symbol_ids, p_timeframe, p_calendar, p_first_dates, p_end_dates, p_empty_symbols, p_empty_first,
+                                    p_empty_last);
   UPDATE ingest.writes SET symbol_ids = p_symbol_ids, partial = p_partial WHERE write_id = p_write_id;
   v_wanted := ingest.slice_wanted(p_slice_id);
   SELECT s.held INTO STRICT v_held FROM ingest.slices s WHERE s.slice_id = p_slice_id;
@@ -330,18 +362,50 @@ BEGIN
   RETURN v_state;
 END $$;
 
--- Ends a slice that gets no further and covers no sessions of its own; null when the slice is no longer ours.
+-- Notes in the series of a day's market that the day failed, or lies outside the plan: those that were ever asked for, may have
+-- traded on it, and have no answer for it.
+CREATE FUNCTION ingest.note_lost_day(p_asset_class smallint, p_day date, p_state smallint, p_reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  v_ids integer[];
+  v_dates datemultirange := datemultirange(daterange(p_day, coalesce(
+    (SELECT min(c.session_date) FROM ingest.sessions c
+     WHERE c.calendar = CASE WHEN p_asset_class = 3 THEN '24/7' ELSE 'XNYS' END AND c.session_date > p_day), p_day + 1)));
+BEGIN
+  v_ids := array(
+    SELECT r.symbol_id
+    FROM ingest.series r
+    WHERE r.timeframe = 7 AND NOT r.asked @> p_day AND NOT r.deleted @> p_day
+      AND EXISTS (
+        SELECT FROM symbols.ticker_spans t
+        WHERE t.symbol_id = r.symbol_id AND (t.asset_class = 3) = (p_asset_class = 3)
+          AND t.from_date <= p_day AND (t.to_date IS NULL OR t.to_date >= p_day)
+          AND (t.list_date IS NULL OR t.list_date <= p_day))
+    ORDER BY r.symbol_id
+    FOR NO KEY UPDATE OF r);
+  UPDATE ingest.series r
+  SET failed = CASE WHEN p_state = 4 THEN r.failed + (v_dates - r.asked) ELSE r.failed - v_dates END,
+      outside_plan = CASE WHEN p_state = 5 THEN r.outside_plan + (v_dates - r.asked) ELSE r.outside_plan - v_dates END,
+      last_error = p_reason
+  WHERE r.symbol_id = ANY (v_ids) AND r.timeframe = 7;
+END $$;
+
+-- Ends a slice that gets no further and covers no sessions of one series; those of a day's market are told. Null when the slice is
+-- no longer ours.
 CREATE FUNCTION ingest.close_slice(p_slice_id bigint, p_token bigint, p_state smallint, p_reason text)
 RETURNS smallint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  v_write_id integer;
+  v_slice ingest.slices;
 BEGIN
-  SELECT write_id INTO v_write_id FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
+  SELECT * INTO v_slice FROM ingest.slices WHERE slice_id = p_slice_id AND token = p_token AND state = 2 FOR UPDATE;
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  PERFORM ingest.finish(v_write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+  IF v_slice.kind = 2 AND p_state IN (4, 5) THEN
+    PERFORM ingest.note_lost_day(v_slice.asset_class, v_slice.first_date, p_state, p_reason);
+  END IF;
+  PERFORM ingest.finish(v_slice.write_id, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
   UPDATE ingest.slices
   SET state = p_state, token = token + 1, reason = p_reason, attempts = 0, write_id = NULL, lease_owner = NULL,
       lease_until = NULL, requests = CASE WHEN kind IN (3, 4) THEN 0 ELSE requests END, end_time = clock_timestamp()
@@ -349,8 +413,10 @@ BEGIN
   RETURN p_state;
 END $$;
 
-REVOKE ALL ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.end_many, ingest.begin_delete,
-  ingest.end_delete, ingest.close_slice FROM public;
-GRANT EXECUTE ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.end_many, ingest.begin_delete,
-  ingest.end_delete, ingest.close_slice TO mdw_ingest;
+REVOKE ALL ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.end_many, ingest.note_many_suspects,
+  ingest.begin_delete, ingest.end_delete, ingest.note_lost_day,
+  ingest.close_slice FROM public;
+GRANT EXECUTE ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.end_many, ingest.note_many_suspects,
+  ingest.begin_delete, ingest.end_delete, ingest.note_lost_day,
+  ingest.close_slice TO mdw_ingest;
 GRANT SELECT, INSERT, UPDATE ON ingest.deletions, ingest.files TO mdw_ingest;

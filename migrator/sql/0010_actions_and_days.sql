@@ -13,8 +13,12 @@ COMMENT ON COLUMN ingest.slices.unknown IS 'Rows of tickers that nobody register
 CREATE INDEX actions_by_ex_date ON ingest.actions (ex_date) WHERE ended_write_id IS NULL;
 -- squawk-ignore require-concurrent-index-creation
 CREATE INDEX slices_open_days ON ingest.slices (timeframe, state) WHERE kind = 2 AND state IN (1, 2);
+-- squawk-ignore require-concurrent-index-creation
+CREATE INDEX slices_open_files ON ingest.slices (timeframe, state) WHERE kind = 3 AND state IN (1, 2);
+-- squawk-ignore require-concurrent-index-creation
+CREATE INDEX writes_of_many ON ingest.writes (slice_id) WHERE symbol_ids IS NOT NULL;
 
--- As before; a day of the whole market covers every series of its class.
+-- As before; a day of the whole market covers every series of its class, files those that they were met in so far.
 CREATE OR REPLACE VIEW ingest.series_figures AS
 SELECT f.symbol_id, f.timeframe, f.bars, f.first_ts, f.last_ts, f.validated, f.rejected, f.sessions_present,
        f.watermark, f.last_success_time, f.last_error,
@@ -23,12 +27,18 @@ SELECT f.symbol_id, f.timeframe, f.bars, f.first_ts, f.last_ts, f.validated, f.r
                       WHERE s.state = 2 AND s.symbol_id = f.symbol_id AND s.timeframe = f.timeframe)
            OR EXISTS (SELECT FROM ingest.slices s
                       WHERE s.kind = 2 AND s.state = 2 AND s.timeframe = f.timeframe
-                        AND (s.asset_class = 3) = (f.calendar = '24/7')) THEN 3
+                        AND (s.asset_class = 3) = (f.calendar = '24/7'))
+           OR EXISTS (SELECT FROM ingest.slices s
+                      JOIN ingest.writes w ON w.slice_id = s.slice_id AND w.symbol_ids IS NOT NULL
+                      WHERE s.kind = 3 AND s.state = 2 AND s.timeframe = f.timeframe AND f.symbol_id = ANY (w.symbol_ids)) THEN 3
          WHEN EXISTS (SELECT FROM ingest.slices s
                       WHERE s.state = 1 AND s.symbol_id = f.symbol_id AND s.timeframe = f.timeframe)
            OR EXISTS (SELECT FROM ingest.slices s
                       WHERE s.kind = 2 AND s.state = 1 AND s.timeframe = f.timeframe
-                        AND (s.asset_class = 3) = (f.calendar = '24/7')) THEN 2
+                        AND (s.asset_class = 3) = (f.calendar = '24/7'))
+           OR EXISTS (SELECT FROM ingest.slices s
+                      JOIN ingest.writes w ON w.slice_id = s.slice_id AND w.symbol_ids IS NOT NULL
+                      WHERE s.kind = 3 AND s.state = 1 AND s.timeframe = f.timeframe AND f.symbol_id = ANY (w.symbol_ids)) THEN 2
          WHEN NOT isempty(f.failed) THEN 5
          WHEN NOT isempty(f.asked) THEN 4
          ELSE 1

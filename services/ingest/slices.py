@@ -102,3 +102,10 @@ class SliceSpan:
         if not self.daily:
             return ms
         return int(keys_of_days(np.array([ms], np.int64), self.sessions.calendar)[0][0])
+
+
+def runs_without(days: IntArray, held: IntArray) -> list[tuple[int, int]]:
+    """Returns first and last day of each run of days, ascending, that are not among those held."""
+    empty = np.concatenate([[0], ~np.isin(days, held), [0]]).astype(np.int8)
+    starts, ends = np.flatnonzero(np.diff(empty) == 1), np.flatnonzero(np.diff(empty) == -1) - 1
+    return list(zip(days[starts].tolist(), days[ends].tolist(), strict=True))

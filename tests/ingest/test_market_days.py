@@ -17,12 +17,18 @@ from services.ingest.planner import MarketDay, Plan, Slice
 from services.ingest.timeframes import DAY_MS
 from tests.ingest.acting import acting
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, STOCK, at
-from tests.ingest.working import FAILED, SUCCEEDED, Ask, Desk, replaying
+from tests.ingest.working import FAILED, OUTSIDE_PLAN, SUCCEEDED, Ask, Desk, replaying
 
 FRIDAY = day_of(date(2005, 2, 25))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SESSIONS = [FRIDAY - 1, FRIDAY, FRIDAY + 3, FRIDAY + 4, FRIDAY + 5]
 State = ingest_pb2.Backfill.State
+IN_DOUBT = """
+SELECT s.symbol_id, c.session_date, s.asks
+FROM ingest.suspects s
+JOIN ingest.sessions c ON c.calendar = 'XNYS' AND c.session_date BETWEEN s.first_date AND s.last_date
+ORDER BY s.symbol_id, c.session_date
+"""
 
 
 def span(symbol_id: int, first: int, last: int, asset_class: int = STOCK, timeframe: int = DAY) -> Slice:
@@ -135,15 +141,17 @@ async def test_days_of_the_market_end_in_the_same_tables_as_ranges(ingest, runni
         assert [(one.kind, one.first_date, one.rows_unknown > 0) for one in days] == [
             (ingest_pb2.Slice.DAY, f"2005-0{day}", True) for day in ("2-24", "2-25", "2-28", "3-01")
         ]  # fmt: skip
-        again = await ingest.start(tickers=list(names), **last)
+        again = await ingest.start(tickers=["AAPL", "MSFT", "IBM"], **last)
         assert again.backfill.state == State.SUCCEEDED
-        by_day = await running.tables(slices=False)
+        by_day, doubted = await running.tables(slices=False), await ingest.sql.fetch(IN_DOUBT)
         await running.empty()
         await running.start(*(Ask(ids[n], n, "2005-02-24", "2005-03-01", DAY, names[n]) for n in names))
         await running.drain(worker)
     by_range = await running.tables(slices=False)
     assert len(by_day["bars"]) > 8
     assert by_day == by_range
+    assert {row["symbol_id"] for row in doubted} == {ids["NIX"], ids["SPY"]}
+    assert doubted == await ingest.sql.fetch(IN_DOUBT)
 
 
 async def test_a_day_asked_for_again_corrects_and_marks_what_is_gone(database):
@@ -152,8 +160,7 @@ async def test_a_day_asked_for_again_corrects_and_marks_what_is_gone(database):
         noon = start_of_day(FRIDAY, XNYS) + 43_200_000
         rows = [row("A", noon), row("B", noon), row("Z", noon)]
         work.provider.respond = lambda _: Answer(200, grouped(*rows))
-        for one in (a, b):
-            await work.desk.sql.execute("INSERT INTO ingest.series (symbol_id, timeframe) VALUES ($1, 7)", one)
+        await asked_for(work, a, b)
         first = await ask_day(work)
         rows[:] = [row("A", noon, v=2), row("Z", noon)]
         second = await ask_day(work)
@@ -176,13 +183,86 @@ async def test_a_day_with_adjusted_prices_or_cut_short_is_not_believed(database)
             assert (refused["state"], words in refused["reason"]) == (FAILED, True)
 
 
-async def ask_day(work):
+async def test_who_is_not_in_a_day_of_the_market_is_in_doubt_until_a_later_answer_has_it(database):
+    """From its first bar on, whatever the order of days; and not where it is not listed, or was deleted."""
+    async with acting(database) as work:
+        a, b, gone = [await work.desk.symbol(ticker) for ticker in ("A", "B", "GONE")]
+        await asked_for(work, a, b, gone)
+        await work.desk.sql.execute("UPDATE symbols.symbols SET delist_date = '2005-02-24' WHERE symbol_id = $1", gone)
+        told = {"2005-02-28": "A", "2005-03-01": "AB", "2005-02-24": "A", "2005-02-25": "AB", "2005-03-02": "B"}
+        work.provider.respond = lambda request: market_of(told, request.path[-1])
+        for day in told:
+            await ask_day(work, day)
+        doubt = [(row["symbol_id"], str(row["session_date"])) for row in await work.desk.sql.fetch(IN_DOUBT)]
+        assert doubt == [(a, "2005-03-02"), (b, "2005-02-28")] + [(gone, "2005-02-24")]
+        told["2005-02-28"], told["2005-03-02"] = "AB", "AB"
+        await ask_day(work, "2005-02-28")
+        await work.desk.sql.execute("UPDATE ingest.series SET deleted = '{[2005-03-02,2005-03-03)}'")
+        await ask_day(work, "2005-03-02")
+        left = [(row["symbol_id"], str(row["session_date"])) for row in await work.desk.sql.fetch(IN_DOUBT)]
+        assert left == [(gone, "2005-02-24")]
+
+
+async def test_a_day_that_fails_is_said_in_its_series_until_it_is_answered(database):
+    """Of the class and the date, of those that were asked for; what was answered before does not fail."""
+    async with acting(database) as work:
+        a, coin, late = await work.desk.symbol("A"), await work.desk.symbol("X:C", CRYPTO), await work.desk.symbol("L")
+        await work.desk.sql.execute("UPDATE symbols.symbols SET list_date = '2005-03-01' WHERE symbol_id = $1", late)
+        await asked_for(work, a, coin, late)
+        nothing = Answer(404, b'{"status":"NOT_FOUND","message":"Data not found."}')
+        said = [nothing]
+        work.provider.respond = lambda _: said[0]
+        lost = await ask_day(work)
+        assert lost["state"] == FAILED
+        assert await work.desk.sql.fetch(ENDED) == [
+            (a, "{[2005-02-25,2005-02-28)}", "{}", 5), (coin, "{}", "{}", 1), (late, "{}", "{}", 1),
+        ]  # fmt: skip
+        assert "Data not found" in (await work.desk.series(a))["last_error"]
+        said[0] = market_of({"2005-02-25": "A"}, "2005-02-25")
+        await ask_day(work)
+        assert (await work.desk.sql.fetch(ENDED))[0] == (a, "{}", "{}", 4)
+        assert (await work.desk.series(a))["last_error"] == ""
+        said[0] = nothing
+        await ask_day(work)
+        assert (await work.desk.sql.fetch(ENDED))[0] == (a, "{}", "{}", 4)
+
+
+async def test_a_day_outside_the_plan_is_said_in_its_series(database):
+    async with acting(database) as work:
+        a = await work.desk.symbol("A")
+        await asked_for(work, a)
+        refusal = b'{"status":"NOT_AUTHORIZED","message":"Your plan doesn\'t include this data timeframe."}'
+        work.provider.respond = lambda _: Answer(403, refusal)
+        assert (await ask_day(work))["state"] == OUTSIDE_PLAN
+        assert await work.desk.sql.fetch(ENDED) == [(a, "{}", "{[2005-02-25,2005-02-28)}", 1)]
+
+
+ENDED = """
+SELECT r.symbol_id, r.failed::text, r.outside_plan::text, f.state
+FROM ingest.series r
+JOIN ingest.series_figures f USING (symbol_id, timeframe)
+ORDER BY r.symbol_id
+"""
+
+
+def market_of(told, day):
+    """Answers with bars of the tickers, a letter each, that are told of a day."""
+    noon = start_of_day(day_of(date.fromisoformat(day)), XNYS) + 43_200_000
+    return Answer(200, grouped(row("Z", noon), *(row(ticker, noon) for ticker in told[day])))
+
+
+async def asked_for(work, *symbol_ids):
+    for one in symbol_ids:
+        await work.desk.sql.execute("INSERT INTO ingest.series (symbol_id, timeframe) VALUES ($1, 7)", one)
+
+
+async def ask_day(work, day="2005-02-25"):
     """Runs a job of one day; returns its slice."""
     slice_id = await work.ask()
     await work.desk.sql.execute(
         "UPDATE ingest.slices SET kind = 2, timeframe = 7, asset_class = 1, first_date = $2, last_date = $2,"
         " subject = '' WHERE slice_id = $1",
-        slice_id, date(2005, 2, 25),
+        slice_id, date.fromisoformat(day),
     )  # fmt: skip
     await work.desk.drain(work.worker)
     return await work.slice(slice_id)

@@ -50,7 +50,7 @@ WHERE slice_id = $1
 END_MANY = """
 SELECT state, write_id
 FROM ingest.end_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                     $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
+                     $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)
 """
 
 
@@ -204,6 +204,8 @@ class _Writing:
         stored = await around.read_many(self.conn, ids, part.timeframe, span.start_ms, span.end_ms)
         for at in which.tolist():
             bars, own = part.bars_of(at), stored.get(int(part.symbol_ids[at]))
+            if own is not None:
+                self.tally.stored[at] = own.bars.ts
             if len(bars) and own is None and not _later(part, self.heads[at]):
                 await self._merge(at, bars)
             elif len(bars):

@@ -14,6 +14,7 @@ from services.ingest.calendar import date_of, day_of
 from services.ingest.columns import inside
 from services.ingest.merge import Answer, Held, Neighbourhood, Outcome, append, merge
 from services.ingest.quality import NO_CONTEXT, WINDOW, FlagArray, decode_tail, judge
+from services.ingest.slices import runs_without
 from services.ingest.store import origins, refused, rows
 from services.ingest.store.instants import from_ms, to_ms, to_us
 from services.kit.db import roll_back
@@ -323,9 +324,8 @@ def _empty_runs(span: SliceSpan, first_day: int, end_day: int, held: IntArray) -
         return [], []
     days = span.sessions.days
     asked = days[np.searchsorted(days, first_day) : np.searchsorted(days, end_day)]
-    empty = np.concatenate([[0], ~np.isin(asked, span.days(held)), [0]]).astype(np.int8)
-    starts, ends = np.flatnonzero(np.diff(empty) == 1), np.flatnonzero(np.diff(empty) == -1) - 1
-    return [date_of(day) for day in asked[starts].tolist()], [date_of(day) for day in asked[ends].tolist()]
+    runs = runs_without(asked, span.days(held))
+    return [date_of(first) for first, _ in runs], [date_of(last) for _, last in runs]
 
 
 def sessions_of(span: SliceSpan, ts: IntArray) -> tuple[int, tuple[list[Any], list[int], list[int]]]:

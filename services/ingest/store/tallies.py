@@ -9,14 +9,18 @@ import numpy as np
 
 from services.ingest.calendar import date_of
 from services.ingest.columns import inside
+from services.ingest.slices import runs_without
 from services.ingest.store.instants import from_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from services.ingest.batches import Batch
     from services.ingest.columns import Columns, IntArray
     from services.ingest.merge import Held, Outcome
+
+_NO_TIMES = np.empty(0, np.int64)
 
 
 @dataclass(slots=True)
@@ -37,6 +41,8 @@ class Tally:
     """Bars to be inserted, and whose they are."""
     inserted_times: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     """Whose bars were inserted, and their times."""
+    stored: dict[int, IntArray] = field(default_factory=dict)
+    """Times of the bars that a series held in the span before, by its position."""
 
     @classmethod
     def of(cls, count: int) -> Tally:
@@ -91,7 +97,7 @@ def answered(part: Batch) -> tuple[list[int], list[int]]:
 
 
 def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]:
-    """Returns what ends a part, from the third argument of ingest.end_many on to the last but three."""
+    """Returns what ends a part, from the third argument of ingest.end_many on to the last but four."""
     first, end = answered(part)
     sessions, minutes = _sessions(part, tally)
     return (
@@ -117,7 +123,28 @@ def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]
         from_ms(part.span.start_ms),
         from_ms(part.span.end_ms),
         part.partial,
+        *_empty_runs(part, tally, first, end),
     )
+
+
+def _empty_runs(
+    part: Batch, tally: Tally, first: Sequence[int], end: Sequence[int]
+) -> tuple[list[int], list[date], list[date]]:
+    """Returns the runs of answered sessions without a daily bar: whose, first and last dates; of minutes none."""
+    if not part.span.daily:
+        return [], [], []
+    known, days = part.sessions.days, part.span.days(part.bars.ts)
+    begins, stops = np.searchsorted(known, first), np.searchsorted(known, end)
+    filled = np.diff(np.concatenate([[0], np.cumsum(np.isin(days, known))])[part.starts])
+    whose, firsts, lasts = [], [], []
+    for at in np.flatnonzero(stops - begins > filled).tolist():
+        said = days[part.starts[at] : part.starts[at + 1]]
+        held = np.concatenate([said, part.span.days(tally.stored.get(at, _NO_TIMES))])
+        runs = runs_without(known[begins[at] : stops[at]], held)
+        whose += [int(part.symbol_ids[at])] * len(runs)
+        firsts += [date_of(run[0]) for run in runs]
+        lasts += [date_of(run[1]) for run in runs]
+    return whose, firsts, lasts
 
 
 def _sessions(part: Batch, tally: Tally) -> tuple[list[int], tuple[list[Any], ...]]:
