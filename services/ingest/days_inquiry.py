@@ -10,6 +10,7 @@ from services.ingest.market_days import CLASSES, target, to_batch
 from services.ingest.pages import PageError, decode_grouped
 from services.ingest.polygon_errors import PassingError
 from services.ingest.store import learning, many, market_days, slices
+from services.ingest.tally import Tally
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
 
@@ -28,9 +29,10 @@ log = get(__name__)
 class DaysInquiry:
     """Brings slices of days on: one answer, written in parts under one claim."""
 
-    def __init__(self, db: Database, calendars: Mapping[str, Sessions]) -> None:
+    def __init__(self, db: Database, calendars: Mapping[str, Sessions], tally: Tally | None = None) -> None:
         self._db = db
         self._calendars = calendars
+        self._tally = tally or Tally()
 
     async def advance(self, claim: Claim, ask: Ask) -> int | None:
         market, date = claim.asset_class, claim.first_date
@@ -52,7 +54,9 @@ class DaysInquiry:
                 if last:
                     await market_days.note_unknown(conn, held.slice_id, unknown)
 
-            written = await many.write(self._db, claim, part, done=last, also=also)
+            with self._tally.writing():
+                written = await many.write(self._db, claim, part, done=last, also=also)
+            self._tally.many(part.timeframe, written, len(part.rejects))
             if written is None or written.state != slices.RUNNING:
                 state = None if written is None else written.state
                 break

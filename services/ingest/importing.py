@@ -14,6 +14,7 @@ from services.ingest.calendar import EVERY_DAY, XNYS, day_of
 from services.ingest.errands import HopelessError
 from services.ingest.planner import REFETCH
 from services.ingest.store import files, many, slices
+from services.ingest.tally import Tally
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
 
@@ -73,12 +74,18 @@ class Importer:
     """Works on slices of files; the first of a job lists what the others import."""
 
     def __init__(
-        self, db: Database, calendars: Mapping[str, Sessions], folder: Path | None, most_bytes: int = MOST_BYTES
+        self,
+        db: Database,
+        calendars: Mapping[str, Sessions],
+        folder: Path | None,
+        most_bytes: int = MOST_BYTES,
+        tally: Tally | None = None,
     ) -> None:
         self._db = db
         self._calendars = calendars
         self._folder = folder.resolve() if folder is not None else None
         self._most_bytes = most_bytes
+        self._tally = tally or Tally()
         self._stopping = False
 
     def interrupt(self) -> None:
@@ -204,7 +211,9 @@ class Importer:
                 if last:
                     await files.finish(conn, {file_id: _numbers(one) for file_id, one in counts.items()})
 
-            written = await many.write(self._db, claim, part, done=last, also=also, note=_note(read, imported))
+            with self._tally.writing():
+                written = await many.write(self._db, claim, part, done=last, also=also, note=_note(read, imported))
+            self._tally.many(part.timeframe, written, len(part.rejects))
             if written is None or written.state != slices.RUNNING:
                 return None if written is None else written.state
             claim = written.claim

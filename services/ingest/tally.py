@@ -40,17 +40,22 @@ _OUTCOMES = (
 )
 
 
-class Counts(Protocol):
-    """What became of the bars of a part, and of its slice."""
+class Merged(Protocol):
+    """What became of the possible bars of a part."""
 
-    @property
-    def state(self) -> int: ...
     @property
     def inserted(self) -> int: ...
     @property
     def updated(self) -> int: ...
     @property
     def unchanged(self) -> int: ...
+
+
+class Counts(Merged, Protocol):
+    """What became of all bars of a part, and of its slice."""
+
+    @property
+    def state(self) -> int: ...
     @property
     def rejected(self) -> int: ...
 
@@ -100,6 +105,11 @@ class Tally:
         """Counts a part that was committed."""
         self.bars(timeframe, written.inserted, written.updated, written.unchanged, written.rejected)
         self.ended(written.state)
+
+    def many(self, timeframe: int, written: Merged | None, rejected: int) -> None:
+        """Counts a part of many series; None was not written."""
+        if written is not None:
+            self.bars(timeframe, written.inserted, written.updated, written.unchanged, rejected)
 
     def bars(self, timeframe: int, inserted: int, updated: int, unchanged: int, rejected: int = 0) -> None:
         """Counts the bars of a part, whatever becomes of its slice."""

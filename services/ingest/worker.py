@@ -235,12 +235,13 @@ async def _build(
     limiter = Limiter(db, settings.polygon_requests_per_minute)
     calendars = await _read_once(db, limiter)
     inquiries: dict[int, Inquiry] = {
-        slices.DAY: DaysInquiry(db, calendars),
+        slices.DAY: DaysInquiry(db, calendars, tally),
         slices.ACTIONS: ActionsInquiry(db, calendars),
         slices.SYMBOLS: SymbolsInquiry(db, registry),
     }
     fetcher = Fetcher(db=db, polygon=polygon, limiter=limiter, calendars=calendars, tally=tally, inquiries=inquiries)
-    importer = Importer(db, calendars, Path(settings.import_folder) if settings.import_folder else None)
+    folder = Path(settings.import_folder) if settings.import_folder else None
+    importer = Importer(db, calendars, folder, tally=tally)
     errands = Errands(db, {slices.DELETE: Deleter(db, calendars), slices.FILE: importer}, tally=tally)
     lease = timedelta(seconds=settings.lease_seconds)
     return Worker(db=db, fetcher=fetcher, limiter=limiter, lease=lease, tally=tally, errands=errands)

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from deploy.local.wire import Answer, Request, serve
 from services.ingest.calendar import XNYS, day_of, start_of_day
 from services.ingest.store import slices
+from services.ingest.tally import Tally
 from tests.ingest.working import STOCK, Ask, Desk, desk
 
 if TYPE_CHECKING:
@@ -182,4 +183,4 @@ class Acting:
 @asynccontextmanager
 async def acting(database: Any, **options: Any) -> AsyncIterator[Acting]:
     async with acting_provider(**options) as provider, desk(database) as opened:
-        yield Acting(opened, provider, await opened.worker(provider.url))
+        yield Acting(opened, provider, await opened.worker(provider.url, tally=Tally()))

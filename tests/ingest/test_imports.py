@@ -10,11 +10,14 @@ from uuid import uuid4
 import pytest
 
 from mdw.ingest.v1 import ingest_pb2
+from services.ingest.batches import cut
 from services.ingest.errands import Errands
 from services.ingest.filenames import FileKind, kind_of, published, read_name
-from services.ingest.importing import Importer
-from services.ingest.store import sessions, slices
+from services.ingest.importing import Importer, _batch
+from services.ingest.store import many, sessions, slices
+from services.ingest.tally import Tally
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, STOCK
+from tests.ingest.test_worker_metrics import exported
 from tests.ingest.working import AT_ONCE, Desk
 
 State = ingest_pb2.Backfill.State
@@ -65,7 +68,8 @@ def folder(tmp_path):
 async def work(ingest, folder):
     desk = Desk(ingest.sql, ingest.server.db, "")
     calendars = await sessions.load(desk.db)
-    importer = Importer(desk.db, calendars, folder.root)
+    tally = Tally()
+    importer = Importer(desk.db, calendars, folder.root, tally=tally)
 
     async def run(path, *, most_bytes=None, **fields):
         """Imports a path to the end; returns the job and its slices."""
@@ -80,7 +84,7 @@ async def work(ingest, folder):
         backfill_id = started.backfill.backfill_id
         return await ingest.get(backfill_id), await ingest.slices(backfill_id)
 
-    return SimpleNamespace(run=run, desk=desk, importer=importer, calendars=calendars)
+    return SimpleNamespace(run=run, desk=desk, importer=importer, calendars=calendars, tally=tally)
 
 
 async def bars(ingest):
@@ -167,6 +171,57 @@ async def test_lines_that_lie_are_refused_one_by_one(ingest, work, folder):
     assert (job.progress.bars_inserted, job.progress.bars_rejected) == (1, 6)
     rejected = (await ingest.call("ListRejectedBars")).bars
     assert {one.reason: one.raw for one in rejected} == lies
+    value = exported(work.tally)
+    assert value("mdw_bars_written_total", {"timeframe": "1d", "change": "inserted"}) == 1
+    assert value("mdw_bars_written_total", {"timeframe": "1d", "change": "rejected"}) == 6
+    assert value("mdw_part_seconds_count") == 1
+
+
+async def test_a_session_between_others_that_files_lack_is_in_doubt_until_a_file_has_it(ingest, work, folder):
+    aapl, msft = await ingest.symbol("AAPL"), await ingest.symbol("MSFT")
+    folder.put_days(["AAPL", "MSFT"], JANUARY[2:7])
+    folder.put(f"{DAYS}/2024/01/{JANUARY[4]}.csv.gz", days_of(JANUARY[4], ["MSFT"]))
+    await work.run(DAYS)
+    doubt = "SELECT symbol_id, first_date::text, last_date::text, asks FROM ingest.suspects"
+    assert [tuple(row) for row in await ingest.sql.fetch(doubt)] == [(aapl, JANUARY[4], JANUARY[4], 1)]
+    assert (await ingest.call("GetCoverage", symbol_ids=[aapl, msft], timeframe=DAY)).series[1].sessions_present == 5
+    folder.put(f"{DAYS}/2024/01/{JANUARY[4]}.csv.gz", days_of(JANUARY[4], ["MSFT", "AAPL"]))
+    await work.run(DAYS)
+    assert await ingest.sql.fetch(doubt) == []
+
+
+async def test_minutes_of_files_are_in_doubt_where_they_are_few(ingest, work, folder):
+    """Seven sessions before hold all of their minutes: the file's hold 30 of 390."""
+    aapl = await ingest.symbol("AAPL")
+    for day in JANUARY[:7]:
+        await ingest.sql.execute(
+            "INSERT INTO ingest.minute_sessions VALUES ($1, $2, 390, 390)", aapl, date.fromisoformat(day)
+        )
+    minutes = [line("AAPL", midnight(JANUARY[7], 14) + at * 60 * 10**9) for at in range(60)]
+    folder.put(f"{MINUTES}/{JANUARY[7]}.csv.gz", minutes)
+    await work.run(MINUTES)
+    found = await ingest.sql.fetch("SELECT symbol_id, timeframe, first_date::text FROM ingest.suspects")
+    assert [tuple(row) for row in found] == [(aapl, MINUTE, JANUARY[7])]
+
+
+async def test_a_series_is_under_way_while_files_that_hold_it_are_not_all_in(ingest, work, folder):
+    ids = [await ingest.symbol(f"T{number}") for number in range(3)]
+    folder.put_days([f"T{number}" for number in range(3)], JANUARY[:1])
+    await ingest.call("ImportFiles", path=DAYS)
+    state = "SELECT symbol_id, state FROM ingest.series_figures ORDER BY symbol_id"
+    errands = Errands(work.desk.db, {slices.FILE: work.importer}, AT_ONCE)
+    await errands.handle(await slices.claim(work.desk.db, "tests", timedelta(minutes=1), [slices.FILE]))
+    claim = await slices.claim(work.desk.db, "tests", timedelta(minutes=1), [slices.FILE])
+    read = await work.importer._read(claim, folder.root, folder.root / claim.provider_ticker)
+    holdings, sessions_ = await work.importer._holdings(STOCK), work.importer._sessions(STOCK)
+    first, *_ = cut(_batch(read, holdings, DAY, sessions_).batch, series=1)
+    written = await many.write(work.desk.db, claim, first, done=False)
+    assert [tuple(row) for row in await ingest.sql.fetch(state)] == [(ids[0], 3)]
+    await slices.release(work.desk.db, written.claim, reason="", sent=False)
+    assert [tuple(row) for row in await ingest.sql.fetch(state)] == [(ids[0], 2)]
+    claim = await slices.claim(work.desk.db, "tests", timedelta(minutes=1), [slices.FILE])
+    await errands.handle(claim)
+    assert [tuple(row) for row in await ingest.sql.fetch(state)] == [(one, 4) for one in ids]
 
 
 async def test_a_file_of_another_kind_is_refused_whole(ingest, work, folder):

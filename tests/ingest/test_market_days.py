@@ -17,11 +17,13 @@ from services.ingest.planner import MarketDay, Plan, Slice
 from services.ingest.timeframes import DAY_MS
 from tests.ingest.acting import acting
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, STOCK, at
+from tests.ingest.test_worker_metrics import exported
 from tests.ingest.working import FAILED, OUTSIDE_PLAN, SUCCEEDED, Ask, Desk, replaying
 
 FRIDAY = day_of(date(2005, 2, 25))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SESSIONS = [FRIDAY - 1, FRIDAY, FRIDAY + 3, FRIDAY + 4, FRIDAY + 5]
+CHANGES = ("inserted", "updated", "unchanged", "rejected")
 State = ingest_pb2.Backfill.State
 IN_DOUBT = """
 SELECT s.symbol_id, c.session_date, s.asks
@@ -167,6 +169,8 @@ async def test_a_day_asked_for_again_corrects_and_marks_what_is_gone(database):
         found = await work.desk.sql.fetch("SELECT symbol_id, volume, flags FROM ingest.bars ORDER BY symbol_id")
         assert [tuple(one) for one in found] == [(a, 2, 0), (b, 1, 16)]
         assert [(one["inserted"], one["updated"], one["unknown"]) for one in (first, second)] == [(2, 0, 1), (0, 1, 1)]
+        counts = exported(work.worker._fetcher._tally)
+        assert [counts("mdw_bars_written_total", {"timeframe": "1d", "change": one}) for one in CHANGES] == [2, 1, 0, 0]
         assert {one["state"] for one in (first, second)} == {SUCCEEDED}
         rows.clear()
         empty = await ask_day(work)
@@ -194,7 +198,7 @@ async def test_who_is_not_in_a_day_of_the_market_is_in_doubt_until_a_later_answe
         for day in told:
             await ask_day(work, day)
         doubt = [(row["symbol_id"], str(row["session_date"])) for row in await work.desk.sql.fetch(IN_DOUBT)]
-        assert doubt == [(a, "2005-03-02"), (b, "2005-02-28")] + [(gone, "2005-02-24")]
+        assert doubt == [(a, "2005-03-02"), (b, "2005-02-28"), (gone, "2005-02-24")]
         told["2005-02-28"], told["2005-03-02"] = "AB", "AB"
         await ask_day(work, "2005-02-28")
         await work.desk.sql.execute("UPDATE ingest.series SET deleted = '{[2005-03-02,2005-03-03)}'")
