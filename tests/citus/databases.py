@@ -73,10 +73,10 @@ async def create_database(url: str, name: str, *, joined: bool = True) -> None:
     for node in nodes:
         async with connected(node) as conn:
             await ensure_database(conn, name)
-        async with connected(_database(node, name)) as conn:
+        async with connected(database_at(node, name)) as conn:
             await conn.execute("CREATE EXTENSION citus")
     parts = [urlsplit(node) for node in nodes]
-    async with connected(_database(nodes[0], name)) as conn:
+    async with connected(database_at(nodes[0], name)) as conn:
         await conn.execute(ALLOW)
         if joined:
             await conn.execute(SET_COORDINATOR, parts[0].hostname, parts[0].port)
@@ -88,7 +88,7 @@ async def drop_database(url: str, name: str) -> None:
     """Drops the database on every node, and what was prepared in it and never committed."""
     nodes = await node_urls(url)
     with contextlib.suppress(asyncpg.PostgresError):  # a database that was never joined has nothing to recover
-        async with connected(_database(nodes[0], name)) as conn:
+        async with connected(database_at(nodes[0], name)) as conn:
             await conn.execute(RECOVER)
     for node in nodes:
         async with connected(node) as conn:
@@ -96,13 +96,15 @@ async def drop_database(url: str, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def cluster_database(url: str) -> AsyncIterator[str]:
+async def cluster_database(url: str, passwords: Mapping[str, str] | None = None) -> AsyncIterator[str]:
     """Gives the owner's URL of a fresh empty database on all nodes of the cluster, and drops it after.
 
-    `url` is a superuser's, of a database of the coordinator that has the nodes.
+    `url` is a superuser's, of a database of the coordinator that has the nodes; without `passwords` the logins, which
+    all databases share, get new ones.
     """
-    passwords = {login: secrets.token_urlsafe(16) for login in (OWNER, *LOGINS)}
-    await create_logins(url, passwords)
+    if passwords is None:
+        passwords = {login: secrets.token_urlsafe(16) for login in (OWNER, *LOGINS)}
+        await create_logins(url, passwords)
     name = f"mdw_test_{secrets.token_hex(6)}"
     await create_database(url, name)
     try:
@@ -111,5 +113,6 @@ async def cluster_database(url: str) -> AsyncIterator[str]:
         await drop_database(url, name)
 
 
-def _database(url: str, name: str) -> str:
+def database_at(url: str, name: str) -> str:
+    """Returns the URL of another database of the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name)}"))
