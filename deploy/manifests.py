@@ -6,14 +6,19 @@ import hashlib
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from deploy.restricted import problems
 
 ROOT = Path(__file__).resolve().parent.parent
 K8S = ROOT / "deploy" / "k8s"
 JOB = K8S / "base" / "migrate.yaml"
 OVERLAYS = ("dev", "production")
+MUTUAL_TLS = "production with mutual TLS"
 JOB_NAME = re.compile(r"^(  name: mdw-migrate-)[0-9a-f]{10}$", re.MULTILINE)
 TOOLS = Path(sys.executable).parent
 ALERTS = K8S / "components" / "monitoring" / "prometheusrule.yaml"
@@ -46,29 +51,64 @@ def render(overlay: str) -> str:
     return render_folder(K8S / "overlays" / overlay)
 
 
+def render_with_mutual_tls() -> str:
+    """Returns production with callers that have to bring a certificate, as an overlay of yours would add it."""
+    overlay = {"resources": ["../overlays/production"], "components": ["../components/mutual-tls"]}
+    with tempfile.TemporaryDirectory(dir=K8S) as folder:
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+        return render_folder(Path(folder))
+
+
 def render_folder(folder: Path) -> str:
     """Returns what the kustomization in a folder gives; raises CalledProcessError."""
     command: list[str | Path] = [TOOLS / "kubectl", "kustomize", folder]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def validate(file: Path) -> None:
-    """Checks a rendered file against the Kubernetes schemas, unknown fields included; raises CalledProcessError."""
+def validate(rendered: str, folder: Path) -> set[str]:
+    """Checks manifests against the Kubernetes schemas, unknown fields included; raises CalledProcessError.
+
+    Returns the kinds that operators bring and that therefore have no schema here.
+    """
+    known = [one for one in parsed(rendered) if not _is_custom(one)]
+    file = folder / "validated.yaml"
+    file.write_text(yaml.safe_dump_all(known))
     subprocess.run([TOOLS / "kubernetes-validate", "--strict", "--quiet", file], check=True)
+    return {one["kind"] for one in parsed(rendered) if _is_custom(one)}
 
 
-def main() -> None:
+def _is_custom(manifest: dict[str, Any]) -> bool:
+    group = manifest["apiVersion"].rpartition("/")[0]
+    return "." in group and not group.endswith("k8s.io")
+
+
+def parsed(rendered: str) -> list[dict[str, Any]]:
+    """Returns the manifests of a rendered overlay."""
+    return list(yaml.safe_load_all(rendered))
+
+
+def check(name: str, rendered: str, folder: Path) -> list[str]:
+    """Writes a rendered overlay, checks it against the schemas, and returns what the restricted profile refuses."""
+    file = folder / f"{name.replace(' ', '-').lower()}.yaml"
+    file.write_text(rendered)
+    custom = ", ".join(sorted(validate(rendered, folder)))
+    print(f"{name}: {file.relative_to(ROOT)}" + (f" (no schema here: {custom})" if custom else ""))
+    return problems(parsed(rendered))
+
+
+def main() -> int:
+    """Writes what is generated, and checks every overlay; returns 1 if the restricted profile would refuse one."""
     folder = ROOT / ".mdw" / "manifests"
     folder.mkdir(parents=True, exist_ok=True)
     name_job()
     RULES.write_text(rules())
-    for overlay in OVERLAYS:
-        file = folder / f"{overlay}.yaml"
-        file.write_text(render(overlay))
-        validate(file)
-        print(f"{overlay}: {file.relative_to(ROOT)}")
+    rendered = {name: render(name) for name in OVERLAYS} | {MUTUAL_TLS: render_with_mutual_tls()}
+    refused = [problem for name, text in rendered.items() for problem in check(name, text, folder)]
     subprocess.run([TOOLS / "hadolint", ROOT / "deploy" / "Dockerfile"], check=True)
+    for problem in refused:
+        print(problem, file=sys.stderr)
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

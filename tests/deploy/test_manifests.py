@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import re
+import subprocess
 from typing import Any
 
 import pytest
 import yaml
 
 from deploy import manifests
+from deploy.restricted import problems
 from migrator.errors import Exit
 from services.kit.health import LIVENESS, READINESS
 from services.kit.server import GRACE_SECONDS
@@ -23,6 +25,11 @@ MODULES = {
 }
 PROCESSES = tuple(MODULES)
 SERVED = ("auth", "symbols", "ingest")
+NAMESPACES = {
+    ("mdw-client", "true"): "clients",
+    ("mdw-monitoring", "true"): "prometheus",
+    ("kubernetes.io/metadata.name", "cnpg-system"): "operator",
+}
 
 
 @pytest.fixture(scope="module", params=manifests.OVERLAYS)
@@ -47,10 +54,17 @@ def _containers(overlay: list[Manifest]) -> list[Manifest]:
 
 
 def test_every_manifest_is_valid_to_the_last_field(tmp_path) -> None:
-    for name in manifests.OVERLAYS:
-        file = tmp_path / f"{name}.yaml"
-        file.write_text(manifests.render(name))
-        manifests.validate(file)
+    assert manifests.validate(manifests.render("dev"), tmp_path) == set()
+    operators = {"Certificate", "Cluster", "Issuer", "PodMonitor", "PrometheusRule"}
+    assert manifests.validate(manifests.render_with_mutual_tls(), tmp_path) == operators
+
+
+def test_a_field_that_kubernetes_does_not_know_is_refused(tmp_path) -> None:
+    deployment = _named(manifests.parsed(manifests.render("dev")), "Deployment", "auth")
+    deployment["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+
+    with pytest.raises(subprocess.CalledProcessError):
+        manifests.validate(yaml.safe_dump(deployment), tmp_path)
 
 
 def test_the_job_is_named_by_the_migrations(overlay) -> None:
@@ -70,15 +84,31 @@ def test_the_digest_changes_with_a_file_and_with_its_name(tmp_path) -> None:
 
 
 def test_pods_run_under_the_restricted_profile(overlay) -> None:
-    for pod in _pods(overlay):
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
-    for container in _containers(overlay):
-        context = container["securityContext"]
-        assert context["allowPrivilegeEscalation"] is False
-        assert context["readOnlyRootFilesystem"] is True
-        assert context["capabilities"] == {"drop": ["ALL"]}
+    assert len(_pods(overlay)) >= 5
+    assert problems(overlay) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("hostNetwork", True, "hostNetwork is set"),
+        ("automountServiceAccountToken", True, "automountServiceAccountToken is not false"),
+        ("securityContext", {"runAsNonRoot": False}, "securityContext.runAsNonRoot is False, not True"),
+        ("volumes", [{"name": "v", "hostPath": {"path": "/"}}], "volume v is a hostPath"),
+        ("initContainers", [{"name": "i"}], "container i: securityContext.readOnlyRootFilesystem is None, not True"),
+        ("initContainers", [{"name": "i"}], "container i: no limit of memory"),
+        (
+            "initContainers",
+            [{"name": "i", "securityContext": {"privileged": True}, "ports": [{"hostPort": 1}]}],
+            "container i: privileged, or root",
+        ),
+    ],
+)
+def test_what_the_profile_refuses_is_named(overlay, field, value, said) -> None:
+    deployment = copy.deepcopy(_named(overlay, "Deployment", "auth"))
+    deployment["spec"]["template"]["spec"][field] = value
+
+    assert f"Deployment auth: {said}" in problems([deployment])
 
 
 def test_a_pod_has_time_to_drain_and_to_stop(overlay) -> None:
@@ -167,7 +197,15 @@ def test_every_secret_key_is_documented(overlay) -> None:
 def test_network_policies_allow_exactly_the_edges_that_exist(overlay) -> None:
     policies = _of_kind(overlay, "NetworkPolicy")
     edges = {edge for policy in policies for edge in _edges(policy)}
-    edges.discard(("prometheus", "all", "metrics"))  # only with the monitoring component
+    if _of_kind(overlay, "Cluster"):  # production: monitoring, and a database of several instances with an operator
+        edges -= {
+            ("prometheus", "all", "metrics"),
+            ("prometheus", "database", 9187),
+            ("database", "database", 5432),
+            ("database", "database", 8000),
+            ("operator", "database", 5432),
+            ("operator", "database", 8000),
+        }
 
     assert edges == {
         ("all", "dns", 53),
@@ -223,6 +261,8 @@ def _edges(policy: Manifest) -> set[tuple[Any, Any, Any]]:
 def _names(selector: Manifest) -> list[str]:
     if selector.get("matchLabels", {}).get("app.kubernetes.io/part-of"):
         return ["all"]
+    if selector.get("matchLabels", {}).get("cnpg.io/cluster"):
+        return ["database"]
     names = [value for rule in selector.get("matchExpressions", ()) for value in rule["values"]]
     names += [selector["matchLabels"]["app.kubernetes.io/name"]] if "matchLabels" in selector else []
     return ["all"] if set(names) == set(PROCESSES) else names
@@ -239,7 +279,8 @@ def _peer(to: Manifest) -> str:
 
 def _sources(origin: Manifest) -> list[str]:
     if "namespaceSelector" in origin:
-        return ["clients" if "mdw-client" in origin["namespaceSelector"]["matchLabels"] else "prometheus"]
+        (label,) = origin["namespaceSelector"]["matchLabels"].items()
+        return [NAMESPACES[label]]
     return _names(origin["podSelector"])
 
 
@@ -267,13 +308,8 @@ def test_the_certificates_are_those_that_are_mounted_and_name_their_service() ->
         assert made[secret]["usages"] == ["server auth", "client auth"]
 
 
-def test_with_mutual_tls_the_services_ask_for_certificates(tmp_path) -> None:
-    overlay = tmp_path / "kustomization.yaml"
-    production, component = (
-        os.path.relpath(manifests.K8S / part, tmp_path) for part in ("overlays/production", "components/mutual-tls")
-    )
-    overlay.write_text(yaml.safe_dump({"resources": [production], "components": [component]}))
-    rendered = list(yaml.safe_load_all(manifests.render_folder(tmp_path)))
+def test_with_mutual_tls_the_services_ask_for_certificates() -> None:
+    rendered = manifests.parsed(manifests.render_with_mutual_tls())
     for name in SERVED:
         (container,) = _named(rendered, "Deployment", name)["spec"]["template"]["spec"]["containers"]
         variables = {one["name"]: one.get("value") for one in container["env"]}
@@ -286,7 +322,8 @@ def test_a_commit_waits_for_a_standby_and_without_one_writing_stops() -> None:
     (cluster,) = _of_kind(list(yaml.safe_load_all(manifests.render("production"))), "Cluster")
 
     assert cluster["spec"]["instances"] == 3
-    assert cluster["spec"]["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
+    synchronous = cluster["spec"]["postgresql"]["synchronous"]
+    assert synchronous == {"method": "any", "number": 1, "dataDurability": "required", "failoverQuorum": True}
     assert "synchronous_commit" not in cluster["spec"]["postgresql"]["parameters"]
     logins = {role["name"]: role["inRoles"] for role in cluster["spec"]["managed"]["roles"] if role["login"]}
     assert logins == {f"mdw_{name}_login": [f"mdw_{name}"] for name in SERVED}
