@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Bridge:
     """Runs coroutines on the loop it was made on, for callers in another thread; each has a bound."""
 
-    def __init__(self, seconds: float = 30.0) -> None:
+    def __init__(self, seconds: float = 120.0) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
 

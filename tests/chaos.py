@@ -1,7 +1,5 @@
 """All services behind one bad line to Postgres, and calls of every RPC whose ends are timed."""
 
-# ruff: noqa: ASYNC110 - what is waited for happens in a service, which tells nobody
-
 from __future__ import annotations
 
 import asyncio
@@ -19,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.fuzzing import GOOD
 from tests.proxy import Proxy, through
 from tests.support import detail, with_key
+from tests.waiting import LONG, until
 from tests.whole import Whole, methods, whole
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ async def timed(services: Whole, method: MethodDescriptor, seconds: float) -> En
     began = time.monotonic()
     code, failed = grpc.StatusCode.OK, None
     try:
-        async with asyncio.timeout(seconds + 10):
+        async with asyncio.timeout(seconds + LONG):
             if method.server_streaming:
                 call = channel.unary_stream(path)(request.SerializeToString(), metadata=metadata, timeout=seconds)
                 async for _ in call:
@@ -85,18 +84,18 @@ async def call_everything(services: Whole, seconds: float) -> list[Ended]:
 
 async def readiness(services: Whole, name: str) -> int:
     stub = health_pb2_grpc.HealthStub(services.channels[name])
-    return (await stub.Check(health_pb2.HealthCheckRequest(service="readiness"), timeout=2)).status
+    return (await stub.Check(health_pb2.HealthCheckRequest(service="readiness"), timeout=LONG)).status
 
 
-async def until_readiness(services: Whole, wanted: int, seconds: float = 5.0) -> None:
+async def until_readiness(services: Whole, wanted: int, seconds: float = LONG) -> None:
     """Waits until all services say so."""
-    async with asyncio.timeout(seconds):
-        while {await readiness(services, name) for name in services.channels} != {wanted}:
-            await asyncio.sleep(0.05)
+
+    async def all_say() -> bool:
+        return {await readiness(services, name) for name in services.channels} == {wanted}
+
+    await until(all_say, seconds)
 
 
-async def until_quiet(tasks: int, seconds: float = 5.0) -> None:
+async def until_quiet(tasks: int, seconds: float = LONG) -> None:
     """Waits until there are no more tasks than there were."""
-    async with asyncio.timeout(seconds):
-        while len(asyncio.all_tasks()) > tasks:
-            await asyncio.sleep(0.05)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, seconds)

@@ -15,7 +15,9 @@ import pytest
 
 from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
 from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins, with_login
-from migrator import runner
+from migrator import cli, runner
+from migrator.usage import parse
+from tests.citus.databases import create_database, drop_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,9 +34,13 @@ ORDER BY 1
 REFERENCES = (
     "SELECT conrelid::bigint AS child, confrelid::bigint AS parent FROM pg_catalog.pg_constraint WHERE contype = 'f'"
 )
+# The URL of a Citus coordinator, as a superuser: `database` and `empty_database` are then on all nodes of that cluster,
+# and the bars of `database` are distributed.
+CITUS_URL = os.environ.get("CITUS_URL", "")
 # Children are started while gRPC's threads run, and what it does around a fork crashes one of them now and then.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Their rows are the migrations' own and no test changes them.
+BARS = {"ingest.bars", "ingest.bar_revisions"}
 UNTOUCHED = {"ingest.sessions", "auth.token_key", "symbols.token_key", "ingest.token_key"}
 
 
@@ -66,9 +72,9 @@ class MigratedDatabase:
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PostgresServer]:
-    """The server DATABASE_URL names, else an embedded one that lasts as long as the session."""
+    """The server CITUS_URL or DATABASE_URL names, else an embedded one that lasts as long as the session."""
     embedded = None
-    admin_url = os.environ.get("DATABASE_URL", "")
+    admin_url = CITUS_URL or os.environ.get("DATABASE_URL", "")
     if not admin_url:
         embedded = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=FAST_SETTINGS)
         embedded.start()
@@ -88,6 +94,9 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
 
 async def _new_database(server: PostgresServer) -> str:
     name = f"mdw_test_{secrets.token_hex(6)}"
+    if CITUS_URL:
+        await create_database(CITUS_URL, name)
+        return name
     conn = await asyncpg.connect(server.admin_url)
     await ensure_database(conn, name)
     await conn.close()
@@ -95,6 +104,9 @@ async def _new_database(server: PostgresServer) -> str:
 
 
 async def _drop_database(server: PostgresServer, name: str) -> None:
+    if CITUS_URL:
+        await drop_database(CITUS_URL, name)
+        return
     conn = await asyncpg.connect(server.admin_url)
     await conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await conn.close()
@@ -113,9 +125,16 @@ async def database(postgres: PostgresServer) -> AsyncIterator[MigratedDatabase]:
     """The session's migrated database; `clean` empties it before each test that uses it."""
     name = await _new_database(postgres)
     await runner.up(postgres.url(name, OWNER))
+    if CITUS_URL:
+        await distribute(postgres.url(name, OWNER))
     auth, symbols, ingest = (postgres.url(name, login) for login in LOGINS)
     yield MigratedDatabase(name, postgres.url(name), postgres.url(name, OWNER), auth, symbols, ingest)
     await _drop_database(postgres, name)
+
+
+async def distribute(owner_url: str) -> None:
+    """Moves the bars of a migrated database to the nodes of its cluster."""
+    assert await cli.execute(parse(["distribute"]), {"DATABASE_URL": owner_url}) == 0
 
 
 RESTORE = "INSERT INTO {0} SELECT * FROM jsonb_populate_recordset(NULL::{0}, $1::text::jsonb)"
@@ -144,6 +163,8 @@ class Cleaner:
         names = [name for name in _children_first(tables, references) if name not in UNTOUCHED]
         self._deletes = ";".join(f"DELETE FROM {name}" for name in names)
         for name in reversed(names):
+            if name in BARS:
+                continue
             rows = await self._conn.fetchval(f"SELECT jsonb_agg(to_jsonb(t))::text FROM {name} AS t")
             if rows:
                 self._seeds.append((RESTORE.format(name), rows))
@@ -158,7 +179,7 @@ class Cleaner:
 @pytest.fixture(scope="session")
 async def _cleaner(database: MigratedDatabase) -> AsyncIterator[Cleaner]:
     conn = await asyncpg.connect(
-        database.admin_url, server_settings={"lock_timeout": "5s", "application_name": "tests clean"}
+        database.admin_url, server_settings={"lock_timeout": "60s", "application_name": "tests clean"}
     )
     cleaner = Cleaner(conn)
     await cleaner.learn()

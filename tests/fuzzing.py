@@ -39,7 +39,7 @@ INTERNALS = re.compile(
     r"|mdw_[0-9a-f]{16}|/services/|object at|nonetype|duplicate key value|violates",
     re.IGNORECASE | re.DOTALL,
 )
-SECONDS = 5.0
+SECONDS = 60.0
 STREAM_SECONDS = 0.25
 WAITING = {"WatchBackfill", "WatchSession"}
 """They last until their deadline by nature."""

@@ -161,7 +161,7 @@ class Process:
     def running(self) -> bool:
         return self._process.returncode is None
 
-    async def event(self, name: str, seconds: float = 20.0) -> dict[str, Any]:
+    async def event(self, name: str, seconds: float = 60.0) -> dict[str, Any]:
         """Waits for a line of the log."""
         async with asyncio.timeout(seconds), self._changed:
             while True:

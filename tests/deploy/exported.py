@@ -33,7 +33,7 @@ Exported = dict[str, set[str]]
 
 def scrape(port: int) -> tuple[set[str], Exported]:
     """Returns the families of a process, and its samples with their labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     families = {line.split(" ")[2] for line in text.splitlines() if line.startswith("# TYPE ")}
     samples: Exported = {}
@@ -66,7 +66,7 @@ async def everything(database: Any) -> dict[str, tuple[set[str], Exported]]:
 
 async def _looked_at(port: int) -> None:
     """Waits until the ingest service has had its first look at the series."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "mdw_sessions_behind" not in (await asyncio.to_thread(scrape, port))[1]:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.05)
 

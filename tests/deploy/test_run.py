@@ -220,7 +220,7 @@ def test_ctrl_c_at_the_start_leaves_nothing_running(tmp_path):
     ) as process:
         assert "PostgreSQL runs on" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert "Stopping ..." in process.communicate(timeout=30)[0]
+        assert "Stopping ..." in process.communicate(timeout=120)[0]
     assert process.returncode == program.INTERRUPTED
     assert not (tmp_path / "state/postgres/data/postmaster.pid").exists()
 

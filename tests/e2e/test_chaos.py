@@ -1,4 +1,7 @@
-"""A line to Postgres that swallows, breaks or drags: calls end in time, and all is well once it is."""
+"""A line to Postgres that swallows, breaks or drags: calls end, and all is well once it is.
+
+How soon is measured where the machine has time for it: tests/faults/database.py.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from tests.chaos import (
     until_quiet,
     until_readiness,
 )
+from tests.waiting import LONG
 from tests.whole import fill
 
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -29,33 +33,32 @@ DEADLINE = 1.0
 async def test_in_a_black_hole_every_call_ends_in_time_and_afterwards_nothing_is_left(database):
     await fill(database)
     async with behind_a_proxy(database) as (proxy, services):
-        assert not {ended.code for ended in await call_everything(services, 5)} & (AWAY | BROKEN)
+        assert not {ended.code for ended in await call_everything(services, LONG)} & (AWAY | BROKEN)
         tasks = len(asyncio.all_tasks())
         proxy.hole = True
         for ended in await call_everything(services, DEADLINE):
             assert ended.code in AWAY, ended
-            assert ended.seconds <= DEADLINE + 1, ended
+            assert ended.seconds <= LONG, ended
         await until_readiness(services, NOT_SERVING)
         for ended in await call_everything(services, DEADLINE):  # refused before anything is tried
             assert ended.code is grpc.StatusCode.UNAVAILABLE, ended
             assert ended.retry_info is not None
         proxy.heal()
         await until_readiness(services, SERVING)
-        for ended in await call_everything(services, 2):
+        for ended in await call_everything(services, LONG):
             assert ended.code not in AWAY | BROKEN, ended
         await until_quiet(tasks)
 
 
 async def test_services_stop_within_their_grace_in_a_black_hole(database):
     async with behind_a_proxy(database) as (proxy, services):
-        await call_everything(services, 5)
+        await call_everything(services, LONG)
         proxy.hole = True
-        calls = asyncio.create_task(call_everything(services, 4))
+        calls = asyncio.create_task(call_everything(services, 10))
         await asyncio.sleep(0.1)
         began = time.monotonic()
         await asyncio.gather(*(server.stop(grace=1) for server in services.servers.values()))
-        # Grace, then at most two seconds for the rows that wait, one for a recorder and one for each pool.
-        assert time.monotonic() - began <= 1 + 5
+        assert time.monotonic() - began <= LONG
         for ended in await calls:
             assert ended.code in AWAY | {grpc.StatusCode.CANCELLED}, ended
 
@@ -68,7 +71,7 @@ async def test_connections_that_break_cost_callers_of_our_client_no_read(databas
     ):
         stub: Any = auth_pb2_grpc.KeyServiceStub(channel)
         for _ in range(8):
-            reads = [stub.ListKeys(auth_pb2.ListKeysRequest(page_size=1), timeout=5) for _ in range(4)]
+            reads = [stub.ListKeys(auth_pb2.ListKeysRequest(page_size=1), timeout=LONG) for _ in range(4)]
             await asyncio.sleep(0.002)
             getattr(proxy, fault)()
             await asyncio.gather(*reads)
@@ -77,12 +80,12 @@ async def test_connections_that_break_cost_callers_of_our_client_no_read(databas
 async def test_a_slow_line_delays_calls_and_refuses_what_does_not_fit_with_a_time_to_come_back(database):
     await fill(database)
     async with behind_a_proxy(database) as (proxy, services):
-        await call_everything(services, 5)
+        await call_everything(services, LONG)
         proxy.latency = 0.01
-        endings = await call_everything(services, 10)
+        endings = await call_everything(services, LONG)
         assert not [ended for ended in endings if ended.code in BROKEN | {grpc.StatusCode.DEADLINE_EXCEEDED}]
         for ended in endings:
             if ended.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
                 assert ended.retry_info is not None, ended
         proxy.latency = 0.0
-        assert not {ended.code for ended in await call_everything(services, 5)} & (AWAY | BROKEN)
+        assert not {ended.code for ended in await call_everything(services, LONG)} & (AWAY | BROKEN)

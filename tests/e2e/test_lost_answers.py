@@ -66,7 +66,7 @@ class Changes:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
         )
-        answer = await unary(request, metadata=with_key(self._services.admin), timeout=15)
+        answer = await unary(request, metadata=with_key(self._services.admin), timeout=60)
         if "secret" in method.output_type.fields_by_name:
             answer.ClearField("secret")
         return answer

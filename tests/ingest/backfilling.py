@@ -58,7 +58,7 @@ class Ingest:
 
     async def call(self, method: str, key: str | None = None, **fields: Any) -> Any:
         request = getattr(ingest_pb2, f"{method}Request")(**fields)
-        return await getattr(self.stub, method)(request, metadata=with_key(key or self.key), timeout=20)
+        return await getattr(self.stub, method)(request, metadata=with_key(key or self.key), timeout=60)
 
     async def refused(self, method: str, **fields: Any) -> tuple[grpc.StatusCode, str]:
         """Calls a method that must fail; returns code and reason."""

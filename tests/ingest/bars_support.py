@@ -116,7 +116,7 @@ class Bars:
         self.metadata = with_key(secret)
 
     async def list(self, **fields):
-        return await self.stub.ListBars(bars_pb2.ListBarsRequest(**fields), metadata=self.metadata, timeout=10)
+        return await self.stub.ListBars(bars_pb2.ListBarsRequest(**fields), metadata=self.metadata, timeout=60)
 
     def stream(self, **fields):
         return self.stub.StreamBars(bars_pb2.StreamBarsRequest(**fields), metadata=self.metadata, timeout=60)
@@ -128,7 +128,7 @@ class Bars:
 
     async def latest(self, **fields):
         return await self.stub.GetLatestBars(
-            bars_pb2.GetLatestBarsRequest(**fields), metadata=self.metadata, timeout=10
+            bars_pb2.GetLatestBarsRequest(**fields), metadata=self.metadata, timeout=60
         )
 
     async def pages(self, **fields):
@@ -153,7 +153,7 @@ async def bars_serving(database):
         )
         tokens = PageTokens()
         streams = await Database.open(
-            settings.database_url, size=4, application_name="test streams", acquire_timeout=10
+            settings.database_url, size=4, application_name="test streams", acquire_timeout=60
         )
         reader = Reader(db, Sources(db), Sources(streams))
         servicer = BarServicer(reader, SymbolStore(db), tokens)

@@ -45,7 +45,7 @@ class Crew:
     def kill(self, child: Child) -> None:
         """Ends a worker as a crash does."""
         child.signal(signal.SIGKILL)
-        child.wait(10)
+        child.wait(60)
         self.children.remove(child)
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class Crew:
 
         await self.until(all_started)
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+    async def until(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
         """Waits for something to become true; fails early when a worker ends by itself."""
         async with asyncio.timeout(seconds):
             while not (found := await condition()):

@@ -34,7 +34,7 @@ async def begun(ingest, *tickers):
 
 def watch(ingest, backfill_id):
     request = ingest_pb2.WatchBackfillRequest(backfill_id=backfill_id)
-    return ingest.stub.WatchBackfill(request, metadata=with_key(ingest.key), timeout=20)
+    return ingest.stub.WatchBackfill(request, metadata=with_key(ingest.key), timeout=120)
 
 
 async def rest_of(call):

@@ -282,7 +282,7 @@ async def test_twenty_thousand_symbols_are_taken_in_one_call(ingest):
     await ingest.sql.execute("ANALYZE")
     await ingest.sql.execute(MANY_SYMBOLS)
     request = ingest_pb2.StartBackfillRequest(all_active=True, timeframes=[MINUTE])
-    answer = await ingest.stub.StartBackfill(request, metadata=with_key(ingest.key), timeout=30)
+    answer = await ingest.stub.StartBackfill(request, metadata=with_key(ingest.key), timeout=120)
     assert answer.plan.slices == 20_000
     assert answer.backfill.progress.slices_total == 20_000
 
@@ -306,7 +306,7 @@ async def test_a_symbol_deleted_meanwhile_ends_the_start_and_nothing_refers_to_i
 
 
 async def _until_waiting(database):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         watcher = await asyncpg.connect(database.admin_url)
         while not await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110 - a poll
             await asyncio.sleep(0.01)

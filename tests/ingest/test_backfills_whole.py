@@ -28,7 +28,7 @@ async def work(ingest):
 
 async def watched(ingest, backfill_id):
     request = ingest_pb2.WatchBackfillRequest(backfill_id=backfill_id)
-    call = ingest.stub.WatchBackfill(request, metadata=with_key(ingest.key), timeout=30)
+    call = ingest.stub.WatchBackfill(request, metadata=with_key(ingest.key), timeout=120)
     return [message.backfill async for message in call]
 
 

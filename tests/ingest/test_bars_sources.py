@@ -22,7 +22,7 @@ async def pools():
     opened = []
 
     async def open_pool(url, **options):
-        opened.append(await Database.open(url, size=1, acquire_timeout=0.5, **options))
+        opened.append(await Database.open(url, size=1, acquire_timeout=30, **options))
         return opened[-1]
 
     yield open_pool

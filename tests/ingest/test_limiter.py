@@ -31,10 +31,9 @@ async def make(db, per_minute=SLOTS, minute=MINUTE):
 async def test_sixteen_clients_never_get_more_than_the_limit_in_any_window(db):
     limiter = await make(db)
     grants = []
-    until = time.monotonic() + 5 * MINUTE
 
     async def client():
-        while time.monotonic() < until:
+        while len(grants) <= 3 * SLOTS:
             grant = await limiter.take()
             if grant:
                 grants.append(grant.grant_time)
@@ -42,7 +41,6 @@ async def test_sixteen_clients_never_get_more_than_the_limit_in_any_window(db):
 
     await asyncio.gather(*(client() for _ in range(16)))
     grants.sort()
-    assert len(grants) > 2 * SLOTS
     for first, beyond in zip(grants, grants[SLOTS:], strict=False):
         assert (beyond - first).total_seconds() >= MINUTE
 

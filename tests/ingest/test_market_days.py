@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from services.ingest.timeframes import DAY_MS
 from tests.ingest.acting import acting
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, STOCK, at
 from tests.ingest.test_worker_metrics import exported
-from tests.ingest.working import FAILED, OUTSIDE_PLAN, SUCCEEDED, Ask, Desk, replaying
+from tests.ingest.working import FAILED, OUTSIDE_PLAN, PENDING, SUCCEEDED, Ask, Desk, replaying
 
 FRIDAY = day_of(date(2005, 2, 25))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -241,6 +241,23 @@ async def test_a_day_outside_the_plan_is_said_in_its_series(database):
         assert await work.desk.sql.fetch(ENDED) == [(a, "{}", "{[2005-02-25,2005-02-28)}", 1)]
 
 
+async def test_a_day_that_may_not_be_out_yet_waits_without_an_attempt(database):
+    """Yesterday's without bars or beyond the plan; the day before the day before is held against it."""
+    async with acting(database) as work:
+        refusal = b'{"status":"NOT_AUTHORIZED","message":"Your plan doesn\'t include this data timeframe."}'
+        today = datetime.now(UTC).date()
+        for said, words in ((Answer(200, grouped()), "may not be out yet"), (Answer(403, refusal), "timeframe")):
+            slice_id = await day_slice(work, str(today - timedelta(days=1)))
+            work.provider.respond = lambda _, said=said: said
+            await work.worker.step()
+            waits = await work.slice(slice_id)
+            assert (waits["state"], waits["attempts"], words in waits["reason"]) == (PENDING, 0, True)
+            assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
+            await work.desk.sql.execute("UPDATE ingest.slices SET held = true")
+        work.provider.respond = lambda _: Answer(403, refusal)
+        assert (await ask_day(work, str(today - timedelta(days=4))))["state"] == OUTSIDE_PLAN
+
+
 ENDED = """
 SELECT r.symbol_id, r.failed::text, r.outside_plan::text, f.state
 FROM ingest.series r
@@ -262,11 +279,17 @@ async def asked_for(work, *symbol_ids):
 
 async def ask_day(work, day="2005-02-25"):
     """Runs a job of one day; returns its slice."""
+    slice_id = await day_slice(work, day)
+    await work.desk.drain(work.worker)
+    return await work.slice(slice_id)
+
+
+async def day_slice(work, day):
+    """Writes a job of one day; returns its slice's id."""
     slice_id = await work.ask()
     await work.desk.sql.execute(
         "UPDATE ingest.slices SET kind = 2, timeframe = 7, asset_class = 1, first_date = $2, last_date = $2,"
         " subject = '' WHERE slice_id = $1",
         slice_id, date.fromisoformat(day),
     )  # fmt: skip
-    await work.desk.drain(work.worker)
-    return await work.slice(slice_id)
+    return slice_id

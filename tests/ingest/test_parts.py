@@ -151,7 +151,7 @@ async def test_a_stopped_part_is_ended_by_the_reaper_and_only_then_handed_out(wo
     await conn.execute("BEGIN")
     row = await conn.fetchrow(parts.BEGIN_RANGE, *begin_arguments(stopped))
     assert row is not None
-    await work.sql.execute("SET lock_timeout = '2s'")
+    await work.sql.execute("SET lock_timeout = '60s'")
     assert await slices.free_lost(work.db, lambda _: False) == 0
     assert await claim(work) is None
     # The lease ends while its row is locked: a lease in the past from the beginning is the same.

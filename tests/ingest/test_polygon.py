@@ -268,11 +268,11 @@ async def test_tries_end_when_a_lease_would():
     """A try that failed late is the last one: another could take as long again."""
 
     async def slow_failure(_):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(1.05)
         return unread(answered(500))
 
     provider = Provider(body())
-    client = Polygon("https://api.example", "secret", timeout=0.12, transport=httpx.MockTransport(slow_failure))
+    client = Polygon("https://api.example", "secret", timeout=3, transport=httpx.MockTransport(slow_failure))
     with pytest.raises(PassingError, match="500"):
         await client.page(DAYS, sent_by=inf, again=provider)
     await client.close()

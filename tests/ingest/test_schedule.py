@@ -16,7 +16,9 @@ from services.ingest.scheduling import BEGUN, Scheduler
 from services.ingest.store.schedule import Schedule
 from services.ingest.store.symbols import SymbolStore
 from services.kit.requests import Requests
+from tests.ingest.acting import acting_provider
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, STOCK, at
+from tests.ingest.test_market_days import market_of
 from tests.ingest.working import Desk, replaying
 from tests.support import make_key
 
@@ -56,7 +58,7 @@ def clock():
 @pytest.fixture
 async def begun(ingest):
     """Waits until the server's own schedule has begun, with today."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -243,6 +245,64 @@ async def test_a_scheduled_session_comes_in_and_is_seen(ingest, scheduler, clock
         await work.drain(await work.worker(replay.url))
     done = await ingest.get(str(job))
     assert (done.state, done.progress.bars_inserted) == (State.SUCCEEDED, 3)
+
+
+OPEN_DAYS = """
+SELECT l.backfill_id::text, s.first_date::text
+FROM ingest.slices s
+JOIN ingest.backfill_slices l USING (slice_id)
+WHERE s.kind = 2
+ORDER BY s.first_date, l.backfill_id = $1
+"""
+
+
+async def test_many_symbols_are_kept_fresh_by_days_of_the_market(ingest, scheduler, clock):
+    """Three requests where by symbol it were five; days that still wait are not asked for twice."""
+    for ticker in "ABCDE":
+        await symbol(ingest, ticker)
+    assert (await ingest.call("GetSchedule")).schedule.requests_needed_a_day == 3
+    clock.set("2018-03-02T02:00:00")
+    [first] = map(str, await scheduler.run_due())
+    days = ["2018-02-27", "2018-02-28", "2018-03-01"]
+    assert [tuple(row) for row in await ingest.sql.fetch(OPEN_DAYS, first)] == [(first, day) for day in days]
+    assert (await ingest.call("GetSchedule")).schedule.requests_needed == 3
+    clock.set("2018-03-03T02:00:00")
+    [second] = map(str, await scheduler.run_due())
+    assert [tuple(row) for row in await ingest.sql.fetch(OPEN_DAYS, second)] == [
+        (first, days[0]), (first, days[1]), (second, days[1]), (first, days[2]), (second, days[2]), (second, "2018-03-02"),
+    ]  # fmt: skip
+    [last] = [run for run in (await ingest.call("GetSchedule")).schedule.calendars if "5 series" in run.last_run.result]
+    assert last.last_run.result == "5 series: 1 slices planned, 0 lengthened, 2 shared"
+
+
+async def test_a_day_of_the_schedule_brings_nothing_back_that_was_deleted(ingest, scheduler, clock, work):
+    ids = [await symbol(ingest, ticker) for ticker in "ABCDE"]
+    await asked(ingest, ids[0], "2018-01-02", "2018-03-01")
+    await ingest.sql.execute("UPDATE ingest.series SET deleted = '{[2018-02-28,2018-03-01)}'")
+    clock.set("2018-03-02T02:00:00")
+    [job] = await scheduler.run_due()
+    told = dict.fromkeys(("2018-02-27", "2018-02-28", "2018-03-01"), "ABCDE")
+    async with acting_provider() as provider:
+        provider.respond = lambda request: market_of(told, request.path[-1])
+        await work.drain(await work.worker(provider.url))
+    assert (await ingest.get(str(job))).state == State.SUCCEEDED
+    held = await ingest.sql.fetch("SELECT symbol_id, count(*) FROM ingest.bars GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in held] == [(ids[0], 2)] + [(one, 3) for one in ids[1:]]
+    again = "SELECT deleted::text FROM ingest.series WHERE symbol_id = $1"
+    assert await ingest.sql.fetchval(again, ids[0]) == "{[2018-02-28,2018-03-01)}"
+
+
+async def test_sessions_in_doubt_of_many_symbols_are_asked_for_by_day(ingest, begun):
+    for ticker in "ABCDE":
+        await symbol(ingest, ticker)
+    await ingest.sql.execute("INSERT INTO ingest.series SELECT symbol_id, 7 FROM symbols.symbols")
+    await ingest.sql.execute(
+        "INSERT INTO ingest.suspects SELECT symbol_id, 7, d, d, 1, now(), now()"
+        " FROM symbols.symbols, unnest('{2018-02-01,2018-02-06}'::date[]) AS d"
+    )
+    [job] = map(str, await replica(ingest, lambda: None).ask_again())
+    days = [tuple(row) for row in await ingest.sql.fetch(OPEN_DAYS, job)]
+    assert days == [(job, f"2018-02-0{day}") for day in (1, 2, 5, 6)]
 
 
 async def test_what_came_empty_is_asked_again_by_a_job_of_its_own(ingest, scheduler, work):

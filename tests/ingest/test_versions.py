@@ -33,7 +33,7 @@ async def test_reads_are_repeated_exactly_while_workers_write_and_break(database
             if chance.random() < 0.4:
                 await work.sql.execute(BREAK, "end_range|COPY|begin_range|COMMIT")
             await slices.free_lost(work.db, lambda _: False)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await work.open_slices():
                 await slices.free_lost(work.db, lambda _: False)
                 await asyncio.sleep(0.02)

@@ -77,9 +77,9 @@ async def test_a_worker_serves_its_metrics_until_it_is_told_to_stop(database):
 
 
 async def test_a_worker_that_waits_for_its_schema_ends_when_told_to(empty_database):
-    environ = {"DATABASE_URL": empty_database, "POLYGON_API_KEY": "replay", "SCHEMA_WAIT_SECONDS": "60"}
+    environ = {"DATABASE_URL": empty_database, "POLYGON_API_KEY": "replay", "SCHEMA_WAIT_SECONDS": "600"}
     task = asyncio.create_task(serve(WorkerSettings.from_environment(environ)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
         signal.raise_signal(signal.SIGTERM)

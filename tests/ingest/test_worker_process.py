@@ -57,21 +57,24 @@ async def test_a_stopped_worker_is_replaced_and_fenced_off_when_it_goes_on(work,
             await workers.until(done)
             (row,) = await work.slices()
             stopped.signal(signal.SIGCONT)
-            assert stopped.stop((signal.SIGTERM, 10)) == 0
+            assert stopped.stop((signal.SIGTERM, 60)) == 0
     assert (row["state"], row["inserted"]) == (SUCCEEDED, 1006)
     assert [tuple(row) for row in await work.slices()] == [tuple(row)]
 
 
 async def test_a_worker_told_to_end_gives_its_slice_back_at_once(work, tmp_path):
     await work.backfill("AAPL", "2004-01-02", "2007-12-31")
-    async with replaying(parse_faults("timeout:seconds=20")) as replay, crew(tmp_path, work.url, replay.url) as workers:
+    async with (
+        replaying(parse_faults("timeout:seconds=600")) as replay,
+        crew(tmp_path, work.url, replay.url) as workers,
+    ):
         child = workers.start()
 
         async def asked():
             return len(replay.served) > 0
 
         await workers.until(asked)
-        assert child.stop((signal.SIGTERM, 5)) == 0
+        assert child.stop((signal.SIGTERM, 60)) == 0
     (row,) = await work.slices()
     assert (row["state"], row["attempts"], row["lease_owner"]) == (PENDING, 0, None)
 
@@ -97,7 +100,7 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch, capsys, name, value
 
 async def test_a_worker_ends_with_the_command_that_helps_when_there_is_no_schema(empty_database, tmp_path):
     async with crew(tmp_path, empty_database, "http://127.0.0.1:1", SCHEMA_WAIT_SECONDS="0") as workers:
-        assert workers.start().wait(20) == 1
+        assert workers.start().wait(120) == 1
         assert "migrator up" in workers.log.read_text()
 
 
@@ -109,10 +112,10 @@ async def test_a_worker_serves_until_it_is_stopped(work):
             {**SETTINGS, "DATABASE_URL": work.url, "POLYGON_API_KEY": "replay", "POLYGON_BASE_URL": replay.url}
         )
         serving = asyncio.create_task(serve(settings, ready=started.put_nowait))
-        worker = await asyncio.wait_for(started.get(), 10)
+        worker = await asyncio.wait_for(started.get(), 60)
         await work.settled()
         worker.stop()
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 60)
     assert await work.sql.fetchval("SELECT state FROM ingest.backfills") == 4
 
 
@@ -124,7 +127,7 @@ async def test_a_worker_waits_out_a_database_that_is_away(work):
         for _ in range(3):
             await work.sql.execute(TERMINATE)
             await asyncio.sleep(0.05)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while await work.open_slices():
                 await worker.reap()
                 await asyncio.sleep(0.05)

@@ -155,7 +155,7 @@ class Desk:
             patience=patience,
             tally=tally,
             inquiries={
-                slices.DAY: DaysInquiry(self.db, calendars),
+                slices.DAY: DaysInquiry(self.db, calendars, tally),
                 slices.ACTIONS: ActionsInquiry(self.db, calendars),
                 slices.SYMBOLS: SymbolsInquiry(self.db, registry),
             },
@@ -165,13 +165,13 @@ class Desk:
         self.workers.append(worker)
         return worker
 
-    async def drain(self, worker: Worker, seconds: float = 30) -> None:
+    async def drain(self, worker: Worker, seconds: float = 120) -> None:
         """Steps a worker until no slice is open."""
         async with asyncio.timeout(seconds):
             while await self.open_slices():
                 await worker.step()
 
-    async def settled(self, seconds: float = 30) -> None:
+    async def settled(self, seconds: float = 120) -> None:
         """Waits until others have left no slice open."""
         async with asyncio.timeout(seconds):
             while await self.open_slices():  # noqa: ASYNC110 - another process works

@@ -17,7 +17,7 @@ from tests.support import make_key, running, with_key
 
 def read(port: int) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """Returns what /metrics shows: values by name and labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):

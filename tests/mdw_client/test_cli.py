@@ -615,7 +615,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(market: Market, warehouse: War
     market.a_chunk = 10_000
     line = f"{sys.executable} -c 'from mdw_client.cli import main; main()' bars AAPL --last 100000 | head -1"
     environ = {**os.environ, "PYTHONPATH": ":".join(sys.path), "MDW_TARGET": warehouse.target, "MDW_KEY": KEY}
-    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=300, env=environ, check=False)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
@@ -624,7 +624,7 @@ def test_an_interrupt_ends_it_quietly(warehouse: Warehouse) -> None:
 
     def forever(_: Any) -> Iterator[Any]:
         yield ingest_pb2.WatchBackfillResponse(backfill=JOB)
-        done.wait(30)
+        done.wait(120)
 
     warehouse.answers["WatchBackfill"] = forever
     command = [sys.executable, "-c", "from mdw_client.cli import main; main()", "backfill", "watch", "b-1"]
@@ -633,7 +633,7 @@ def test_an_interrupt_ends_it_quietly(warehouse: Warehouse) -> None:
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert "RUNNING" in watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
-        output = watching.communicate(timeout=20)
+        output = watching.communicate(timeout=120)
     done.set()
     assert (watching.returncode, output) == (130, ("", "\n"))
 

@@ -288,8 +288,8 @@ context = multiprocessing.get_context("fork")
 answers = context.Queue()
 child = context.Process(target=work, args=(client, answers))
 child.start()
-print(answers.get(timeout=20))
-child.join(20)
+print(answers.get(timeout=100))
+child.join(100)
 print(child.exitcode)
 client.keys.get("parent")
 client.close()
@@ -299,7 +299,7 @@ client.close()
 @pytest.mark.parametrize(("used", "answer"), [("used", "ForkedProcessError"), ("unused", "answered")])
 def test_in_a_forked_child_it_connects_anew_or_says_why_not(warehouse: Warehouse, used: str, answer: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED, warehouse.target, used]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=_environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=_environment())
     assert done.stdout.split() == [answer, "0"], done.stderr
     assert warehouse.received[-1].request.key_id == "parent"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 APPLIED = "SELECT array_agg(version ORDER BY version) FROM migrator.history WHERE state = 'APPLIED'"
 
 
-async def until(ask: Callable[[], Awaitable[Any]], *, within: float = 10.0) -> Any:
+async def until(ask: Callable[[], Awaitable[Any]], *, within: float = 60.0) -> Any:
     """Asks until the answer is true, and returns it."""
     deadline = time.monotonic() + within
     while not (answer := await ask()):

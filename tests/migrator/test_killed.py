@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
-FREE_WITHIN = 2.0  # seconds; without the connection check it is as long as the statement runs
-SLOW = "CREATE TABLE b (); SELECT pg_sleep(20);"
+FREE_WITHIN = 60.0  # seconds; without the connection check it is as long as the statement runs
+SLOW = "CREATE TABLE b (); SELECT pg_sleep(300);"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def slow(folder: Folder) -> Folder:
 async def started(start: Start, url: str, folder: Folder, conn: asyncpg.Connection) -> asyncio.subprocess.Process:
     """Starts a migrator and returns once its second file runs."""
     process = await start(url, "up", "--folder", str(folder.path))
-    await until(lambda: running(conn, "pg_sleep(20)"))
+    await until(lambda: running(conn, "pg_sleep(300)"))
     return process
 
 
@@ -111,7 +111,7 @@ async def test_a_session_ended_by_the_server_names_the_file_and_the_reason(
     empty_database: str, slow: Folder, conn: asyncpg.Connection
 ) -> None:
     waiting = asyncio.create_task(up(empty_database, slow.path))
-    pid = await until(lambda: running(conn, "pg_sleep(20)"))
+    pid = await until(lambda: running(conn, "pg_sleep(300)"))
     await conn.execute("SELECT pg_terminate_backend($1)", pid)
     with pytest.raises(TryAgain, match=r"0002_b\.sql: the connection was lost") as caught:
         await waiting

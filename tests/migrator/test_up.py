@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from migrator import connect as connecting
 from migrator import lock
 from migrator.apply import apply_file
-from migrator.errors import Ahead, BadFiles, SqlFailed
+from migrator.errors import Ahead, BadFiles, SqlFailed, TryAgain
 from migrator.files import Migration, load
 from migrator.options import Options
 from migrator.runner import up
@@ -196,9 +197,9 @@ async def test_settings_and_roles_of_a_file_end_with_it(
     empty_database: str, folder: Folder, conn: asyncpg.Connection
 ) -> None:
     """A pg_dump header sets search_path to nothing: the history, and the next file, must not get lost by it."""
-    folder.add("0001_a.sql", "CREATE SCHEMA s; SET search_path = s; CREATE TABLE t (); SET statement_timeout = 250;")
+    folder.add("0001_a.sql", "CREATE SCHEMA s; SET search_path = s; CREATE TABLE t (); SET statement_timeout = 60001;")
     folder.add("0002_b.sql", "SELECT set_config('search_path', '', false); SET ROLE pg_read_all_data;")
-    folder.add("0003_c.sql", "SELECT pg_sleep(0.3); CREATE TABLE u ();")
+    folder.add("0003_c.sql", "CREATE TABLE u AS SELECT current_setting('statement_timeout') AS t;")
     try:
         await up(empty_database, folder.path)
     except SqlFailed as error:
@@ -206,7 +207,7 @@ async def test_settings_and_roles_of_a_file_end_with_it(
         folder.add("0002_b.sql", "SELECT set_config('search_path', '', false)")
         await up(empty_database, folder.path)
     assert await applied(conn) == [1, 2, 3]
-    assert await exists(conn, "public.u")
+    assert await conn.fetchval("SELECT t FROM public.u") == "0"
 
 
 async def test_a_statement_timeout_of_the_file_is_its_own_error_and_not_tried_again(
@@ -273,3 +274,30 @@ async def test_a_large_file_goes_in(empty_database: str, folder: Folder) -> None
     rows = ",\n".join(f"({n}, 'some words that take room')" for n in range(30_000))
     folder.add("0001_a.sql", f"CREATE TABLE a (n int, t text);\nINSERT INTO a VALUES {rows};")
     assert (await up(empty_database, folder.path)).version == 1
+
+
+async def test_a_file_that_waits_for_what_others_make_is_tried_again_and_then_later(
+    empty_database: str, folder: Folder, conn: asyncpg.Connection
+) -> None:
+    """So a Job that comes before an operator has made the roles ends with 75, and is run again."""
+    folder.add(
+        "0001_a.sql",
+        """DO $$
+        BEGIN
+          IF to_regnamespace('made_by_others') IS NULL THEN
+            RAISE EXCEPTION 'not there yet' USING ERRCODE = 'MDW75';
+          END IF;
+        END $$""",
+    )
+    with pytest.raises(TryAgain, match="not there yet, for 0 s; nothing was changed"):
+        await up(empty_database, folder.path, Options(retry_for=0))
+
+    makers: list[asyncio.Task[str]] = []
+
+    def make_it(words: str) -> None:
+        if "trying again" in words and not makers:
+            makers.append(asyncio.create_task(conn.execute("CREATE SCHEMA made_by_others")))
+
+    await up(empty_database, folder.path, say=make_it)
+    assert await applied(conn) == [1]
+    assert len(makers) == 1

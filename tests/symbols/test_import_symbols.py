@@ -17,7 +17,7 @@ COUNTS = "SELECT (SELECT count(*) FROM symbols.symbols), (SELECT count(*) FROM s
 
 
 async def load(symbols, *rows: pb.NewSymbol, **fields) -> pb.ImportSymbolsResponse:
-    return await symbols.ImportSymbols(pb.ImportSymbolsRequest(symbols=rows, **fields), timeout=20)
+    return await symbols.ImportSymbols(pb.ImportSymbolsRequest(symbols=rows, **fields), timeout=60)
 
 
 async def test_each_row_has_its_result(symbols):
