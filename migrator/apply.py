@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # What passes by itself: a lock not granted in time, a deadlock, a conflict with another transaction.
 CONFLICTS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+NOT_YET = "MDW75"
+"""The SQLSTATE that a file raises where something is missing that others are about to make."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
@@ -58,17 +60,21 @@ async def apply_file(
         try:
             async with watch.over(conn):
                 return await _attempt(conn, migration, options)
-        except CONFLICTS as error:
+        except asyncpg.PostgresError as error:
+            if not _passes(error):
+                raise await _failure(conn, migration, error) from error
             await conn.execute("ROLLBACK")
             if time.monotonic() >= deadline:
                 raise _gave_up(migration, options, watch, error) from error
             say(f"{migration.file}: {error}; trying again{watch.blockers_text()}")
-        except asyncpg.PostgresError as error:
-            raise await _failure(conn, migration, error) from error
         except LOST as error:
             raise _lost(migration, error) from error
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads the tries
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _passes(error: asyncpg.PostgresError) -> bool:
+    return isinstance(error, CONFLICTS) or error.sqlstate == NOT_YET
 
 
 async def _attempt(conn: asyncpg.Connection, migration: Migration, options: Options) -> int:

@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 0f9682d46f1ee17816501e8b9a35f3cf73857ac867820426bbca0f5026d9f9ff
+-- files: 87d1d20f2c01f045663afa5f7dbdf5cd06f837e8b09d193d7f04e23a6e2d5f1e
 
 --: schema auth
 CREATE SCHEMA auth;

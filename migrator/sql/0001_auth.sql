@@ -1,6 +1,7 @@
 -- Keys, usage and the audit log, and the functions through which every service records its calls.
 
--- One NOLOGIN group a service. Where they are there already, a plain owner without CREATEROLE can run this file.
+-- One NOLOGIN group a service. Where they are there already, a plain owner without CREATEROLE can run this file; where an operator
+-- is about to make them, such an owner waits (MDW75: the migrator tries again, and ends with 75).
 DO $$
 DECLARE
   v_name text;
@@ -10,8 +11,12 @@ BEGIN
       IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = v_name) THEN
         EXECUTE format('CREATE ROLE %I NOLOGIN', v_name);
       END IF;
-    EXCEPTION WHEN duplicate_object OR unique_violation THEN
-      NULL;  -- another database of this server was migrated at the same time
+    EXCEPTION
+      WHEN duplicate_object OR unique_violation THEN
+        NULL;  -- another database of this server was migrated at the same time
+      WHEN insufficient_privilege THEN
+        RAISE EXCEPTION 'role % is not there yet, and % may not make it', v_name, current_user
+          USING ERRCODE = 'MDW75', HINT = 'as an administrator of the server: CREATE ROLE ' || v_name || ' NOLOGIN';
     END;
   END LOOP;
 END $$;

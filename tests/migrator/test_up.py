@@ -290,7 +290,7 @@ async def test_a_file_that_waits_for_what_others_make_is_tried_again_and_then_la
         END $$""",
     )
     with pytest.raises(TryAgain, match="not there yet, for 0 s; nothing was changed"):
-        await up(empty_database, folder.path, Options(retry_for=0))
+        await up(empty_database, folder.path, options=Options(retry_for=0))
 
     makers: list[asyncio.Task[str]] = []
 
