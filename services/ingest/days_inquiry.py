@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from services.ingest.batches import cut
 from services.ingest.calendar import EVERY_DAY, XNYS, day_of
+from services.ingest.inquiries import AskLaterError
 from services.ingest.market_days import CLASSES, target, to_batch
 from services.ingest.pages import PageError, decode_grouped
-from services.ingest.polygon_errors import PassingError
+from services.ingest.polygon_errors import OutsidePlanError, PassingError
 from services.ingest.store import learning, many, market_days, slices
 from services.ingest.tally import Tally
 from services.kit.log import get
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 log = get(__name__)
 
+YOUNG, WAIT = timedelta(days=2, hours=12), 900.0
+"""How long after it began a day may still be on its way: plans without real-time data get it hours after the close.
+Until then it is asked for again after so many seconds, and nothing is held against it."""
+
 
 class DaysInquiry:
     """Brings slices of days on: one answer, written in parts under one claim."""
@@ -36,8 +42,7 @@ class DaysInquiry:
 
     async def advance(self, claim: Claim, ask: Ask) -> int | None:
         market, date = claim.asset_class, claim.first_date
-        claim, body = await ask(target(market, day_of(date)))
-        page = _read(body)
+        claim, page = await _ask(claim, ask)
         days = [date] * len(page.tickers)
         owners = await learning.resolve(self._db, page.tickers, days, CLASSES[market])
         asked = await market_days.asked_symbols(self._db, CLASSES[market], date)
@@ -65,13 +70,27 @@ class DaysInquiry:
         return state
 
 
+async def _ask(claim: Claim, ask: Ask) -> tuple[Claim, Grouped]:
+    """Returns the answer, and the claim with the time of asking; raises AskLaterError where it may not be out yet."""
+    young = claim.fetch_time < datetime.combine(claim.first_date, time(), UTC) + YOUNG
+    try:
+        claim, body = await ask(target(claim.asset_class, day_of(claim.first_date)))
+    except OutsidePlanError as error:
+        if young and error.too_old:
+            raise AskLaterError(str(error), wait=WAIT) from error
+        raise
+    page = _read(body)
+    if not page.tickers:
+        words = "the answer has no bar, on a session"
+        raise AskLaterError(f"{words}; it may not be out yet", wait=WAIT) if young else PassingError(words)
+    return claim, page
+
+
 def _read(body: bytes) -> Grouped:
     try:
         page = decode_grouped(body)
     except PageError as error:
         raise PassingError(f"the answer is {error}") from error
-    if not page.tickers:
-        raise PassingError("the answer has no bar, on a session")
-    if page.page.head.adjusted is not False:
+    if page.tickers and page.page.head.adjusted is not False:
         raise PassingError("the answer has adjusted prices, raw ones were asked for")
     return page

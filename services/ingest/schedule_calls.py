@@ -69,7 +69,7 @@ def to_schedule(seen: Overview, requests_per_minute: int) -> ingest_pb2.Schedule
         next_close_time=checks.timestamp(soonest.soon_close),
         requests_needed=seen.requests,
         requests_available=_to_be_had((soonest.soon_close - soonest.now).total_seconds(), requests_per_minute),
-        requests_needed_a_day=sum(seen.series.values()),
+        requests_needed_a_day=seen.requests_a_day,
         requests_available_a_day=_to_be_had(_DAY_SECONDS, requests_per_minute),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from services.ingest.planner import MISSING, Plan, estimated_bars, estimated_requests, plan_series
+from services.ingest.timeframes import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -102,6 +103,11 @@ def _goes_on(waiting: Waiting, new: Slice, days: Sequence[int]) -> bool:
         and end == start
         and estimated_requests(estimated_bars(new.asset_class, new.timeframe, sessions)) == 1
     )
+
+
+def requests_a_day(timeframe: int, series: int) -> int:
+    """Returns how many requests keep so many series of one market fresh: one each, or one for each day of it."""
+    return min(series, OVERLAP_SESSIONS) if timeframe == DAY else series
 
 
 def fits_one_request(asset_class: int, timeframe: int, days: int) -> bool:

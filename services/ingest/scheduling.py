@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.ingest.calendar import XNYS, calendar_of, date_of, day_of
+from services.ingest.scheduled_plans import requests_a_day
 from services.ingest.store import schedule, sessions
 from services.ingest.store.jobs import read_job
 from services.ingest.store.scheduled_jobs import ask_again, insert_run, last_closed, plan_run
@@ -51,6 +53,7 @@ class Overview:
     jobs: Mapping[UUID, Job]
     series: Mapping[str, int]
     requests: int
+    requests_a_day: int
 
 
 class Scheduler:
@@ -120,18 +123,20 @@ class Scheduler:
     async def overview(self) -> Overview:
         """Returns what there is to tell of the schedule."""
         last_runs = await self._schedule.last_runs()
-        series: dict[str, int] = {}
-        for symbol in await self._symbols.active():
-            calendar = calendar_of(symbol.asset_class)
-            series[calendar] = series.get(calendar, 0) + len(symbol.timeframes)
+        series = Counter(
+            (calendar_of(symbol.asset_class), timeframe)
+            for symbol in await self._symbols.active()
+            for timeframe in symbol.timeframes
+        )
         ids = [run.backfill_id for run in last_runs.values() if run.backfill_id]
         return Overview(
             state=await self._schedule.state(),
             around=await self._schedule.around(self._clock()),
             last_runs=last_runs,
             jobs=await self._schedule.jobs(ids),
-            series=series,
+            series=Counter(calendar for calendar, _ in series.elements()),
             requests=await self._schedule.requests(),
+            requests_a_day=sum(requests_a_day(timeframe, count) for (_, timeframe), count in series.items()),
         )
 
     async def _run(self, around: Around) -> UUID | None:
@@ -170,7 +175,5 @@ def _result(planned: ScheduledPlan) -> str:
     plan = planned.plan
     if not planned.series:
         return "no active series"
-    return (
-        f"{planned.series} series: {len(plan.slices)} slices planned, {len(planned.lengthened)} lengthened, "
-        f"{len(plan.shared) - len(planned.lengthened)} shared"
-    )
+    new, longer = len(plan.slices) + len(plan.days), len(planned.lengthened)
+    return f"{planned.series} series: {new} slices planned, {longer} lengthened, {len(plan.shared) - longer} shared"

@@ -245,16 +245,15 @@ async def test_a_day_that_may_not_be_out_yet_waits_without_an_attempt(database):
     """Yesterday's without bars or beyond the plan; the day before the day before is held against it."""
     async with acting(database) as work:
         refusal = b'{"status":"NOT_AUTHORIZED","message":"Your plan doesn\'t include this data timeframe."}'
-        today = datetime.now(UTC).date()
-        for said, words in ((Answer(200, grouped()), "may not be out yet"), (Answer(403, refusal), "timeframe")):
+        today, said = datetime.now(UTC).date(), [Answer(200, b"")]
+        work.provider.respond = lambda _: said[0]
+        for said[0], words in ((Answer(200, grouped()), "may not be out yet"), (Answer(403, refusal), "timeframe")):
             slice_id = await day_slice(work, str(today - timedelta(days=1)))
-            work.provider.respond = lambda _, said=said: said
             await work.worker.step()
             waits = await work.slice(slice_id)
             assert (waits["state"], waits["attempts"], words in waits["reason"]) == (PENDING, 0, True)
             assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
             await work.desk.sql.execute("UPDATE ingest.slices SET held = true")
-        work.provider.respond = lambda _: Answer(403, refusal)
         assert (await ask_day(work, str(today - timedelta(days=4))))["state"] == OUTSIDE_PLAN
 
 

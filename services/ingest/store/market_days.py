@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from services.ingest.calendar import date_of, day_of
+from services.ingest.calendar import calendar_of, date_of, day_of
+from services.ingest.market_days import MARKETS, by_day_where_fewer
 from services.ingest.planner import MarketDay
+from services.ingest.timeframes import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date
     from uuid import UUID
 
+    from services.ingest.planner import Plan
     from services.kit.db import Connection, Database
+
+FEWEST_BY_DAY = 2
+"""Slices of daily bars below which a day of the market never takes fewer requests."""
 
 # Who was ever asked for: of others a day says nothing about what they lack.
 ASKED = """
@@ -38,7 +45,8 @@ FROM ingest.slices
 WHERE kind = 2
   AND timeframe = 7
   AND state IN (1, 2)
-  AND ($1 = 1 OR token = 0)
+  AND (token = 0 OR NOT $1)
+  AND (mode = 2 OR NOT $2)
 ORDER BY slice_id DESC
 """
 
@@ -66,10 +74,20 @@ async def note_unknown(conn: Connection, slice_id: int, count: int) -> None:
     await conn.execute(NOTE_UNKNOWN, slice_id, count)
 
 
-async def open_days(conn: Connection, mode: int) -> dict[MarketDay, int]:
-    """Returns the slices that will bring a day; where all is wanted again, those that nobody has begun."""
-    rows = await conn.fetch(OPEN_DAYS, mode)
-    return {MarketDay(row["asset_class"], day_of(row["first_date"])): row["slice_id"] for row in rows}
+async def by_day(
+    conn: Connection, plan: Plan, days: Mapping[str, Sequence[int]], *, anew: bool, deleted: bool = False
+) -> Plan:
+    """Lets whole days of the market take the place of slices, where that takes fewer requests; days by calendar.
+
+    Days that other jobs will bring are shared: where all is asked `anew`, those that nobody has begun, and where what
+    was `deleted` is wanted, too, those that bring it back.
+    """
+    if sum(one.timeframe == DAY for one in plan.slices) < FEWEST_BY_DAY:
+        return plan
+    await asyncio.sleep(0)
+    rows = await conn.fetch(OPEN_DAYS, anew, deleted)
+    open_days = {MarketDay(row["asset_class"], day_of(row["first_date"])): row["slice_id"] for row in rows}
+    return by_day_where_fewer(plan, {market: days[calendar_of(market)] for market in MARKETS}, open_days)
 
 
 async def insert_days(

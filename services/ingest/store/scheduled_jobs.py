@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from services.ingest.scheduled_plans import (
     plan_scheduled,
     spans_to_ask,
 )
+from services.ingest.store import market_days
 from services.ingest.store.known import Ask, read_known
 from services.ingest.store.starts import INSERT_JOB, insert_plan
 
@@ -128,6 +130,7 @@ async def plan_run(conn: Connection, symbols: Sequence[Symbol], days: Days, last
             waiting=waiting.get(key, ()),
         )
         planned.add(one)
+    planned.plan = await market_days.by_day(conn, planned.plan, days, anew=True)
     return planned
 
 
@@ -147,7 +150,7 @@ async def ask_again(conn: Connection, symbols: Sequence[Symbol], days: Days, now
     for priority in (NORMAL, LOW):
         due = [row for row in rows if row["fresh"] == (priority == NORMAL)]
         planned = await _plan_suspects(conn, due, by_id, days)
-        if planned.plan.slices or planned.plan.shared:
+        if planned.plan.requests or planned.plan.shared:
             jobs.append(await _insert(conn, planned, priority, None, "{}"))
     columns = ([row[name] for row in rows] for name in ("symbol_id", "timeframe", "first_date", "fresh"))
     await conn.execute(PUT_OFF, *columns, now)
@@ -171,6 +174,7 @@ async def _plan_suspects(
         for first, end in spans_to_ask(spans, symbol.asset_class, timeframe):
             plan = plan_series(series, MISSING, days[calendar_of(symbol.asset_class)], first, end)
             planned.add(ScheduledPlan(plan, first=first, end=end, timeframes={timeframe}))
+    planned.plan = await market_days.by_day(conn, planned.plan, days, anew=True)
     planned.plan.shared = list(dict.fromkeys(planned.plan.shared))
     return planned
 
@@ -198,7 +202,9 @@ async def _insert(conn: Connection, planned: ScheduledPlan, priority: int, key_i
     last = None if planned.end is None else date_of(planned.end - 1)
     job = (backfill_id, SCHEDULE, REFETCH, priority, timeframes, first, last, summary, key_id)
     await conn.execute(INSERT_JOB, *job)
-    await insert_plan(conn, backfill_id, _asking((), timeframes, priority), planned.plan)
+    # What is deleted until then stays so, which a slice that fetches all again would bring back.
+    asking = replace(_asking((), timeframes, priority), mode=MISSING)
+    await insert_plan(conn, backfill_id, asking, planned.plan)
     return backfill_id
 
 

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from services.ingest.calendar import calendar_of, date_of
-from services.ingest.market_days import MARKETS, by_day_where_fewer
-from services.ingest.planner import Plan, estimated_seconds, plan_series
+from services.ingest.planner import REFETCH, Plan, estimated_seconds, plan_series
 from services.ingest.store import market_days, sessions
 from services.ingest.store.endings import finish_backfill, finish_now
 from services.ingest.store.jobs import read_job
 from services.ingest.store.known import FIRST_DAY, read_known
 from services.ingest.store.steering import begin_change
 from services.ingest.store.symbols import FEW_SYMBOLS, MANY
-from services.ingest.timeframes import DAY
 from services.kit.errors import Aborted, MdwError
 
 if TYPE_CHECKING:
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 
 BARS = 1
 """mdw.ingest.v1.Backfill.Kind."""
-
-FEWEST_BY_DAY = 2
-"""Slices of daily bars for which days of the whole market may stand."""
 
 _YIELD_EVERY = 200
 """Series planned before other calls get their turn."""
@@ -220,18 +215,11 @@ class Starts:
             calendar = calendar_of(symbol.asset_class)
             end = _earlier(ask.end, ends[calendar])
             plan.add(plan_series(known.series(symbol, timeframe), ask.mode, self._days[calendar], first, end))
-        plan = await self._by_day(conn, ask, plan)
+        again = ask.mode == REFETCH
+        plan = await market_days.by_day(conn, plan, self._days, anew=again, deleted=again)
         latest = max((ends[calendar_of(symbol.asset_class)] for symbol in ask.symbols), default=first)
         seconds = await self._seconds(conn, ask, plan)
         return Planned(plan=plan, first=first, end=max(first, _earlier(ask.end, latest)), seconds=seconds)
-
-    async def _by_day(self, conn: Connection, ask: Ask, plan: Plan) -> Plan:
-        """Lets whole days of the market take the place of slices, where that takes fewer requests."""
-        if sum(one.timeframe == DAY for one in plan.slices) < FEWEST_BY_DAY:
-            return plan
-        await asyncio.sleep(0)
-        days = {market: self._days[calendar_of(market)] for market in MARKETS}
-        return by_day_where_fewer(plan, days, await market_days.open_days(conn, ask.mode))
 
     async def _seconds(self, conn: Connection, ask: Ask, plan: Plan) -> float:
         if not plan.requests and not plan.shared:
