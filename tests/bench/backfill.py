@@ -2,7 +2,7 @@
 
 The limit is a server-side COPY BINARY of as many rows into the same table. The rival is the obvious script: Polygon's
 official client (the package `massive`, left out where it is not installed) and an upsert by executemany.
-`python -m tests.bench.backfill [ROUNDS]` runs it alone.
+`python -m tests.bench.backfill [ROUNDS [TICKERS [SESSIONS]]]` runs it alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +25,11 @@ import asyncpg
 import httpx
 
 from deploy.local.children import Child
-from services.ingest.calendar import EVERY_DAY
+from services.ingest.calendar import EVERY_DAY, XNYS, date_of, day_of
 from services.ingest.store import sessions
 from services.kit.db import Database
 from tests.bench.server import migrated_server, row
-from tests.bench.writing import UPSERT, Bench
+from tests.bench.writing import PAGE, PAGES, UPSERT, Bench, walk
 from tests.ingest.processes import ROOT, crew
 from tests.ingest.working import MINUTE, STOCK, Ask, Desk
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
     from tests.bench.server import Server
 
 ROUNDS = 5
-TICKERS, FIRST, LAST = 8, "2019-01-02", "2020-12-31"
-BARS_EACH = 505 * 390
+TICKERS, SESSIONS, FIRST = 8, 505, date(2019, 1, 2)
+MINUTES = 390
 TARGET, TIMES_RIVAL = 0.65, 7.0
 READY = "replay of Polygon on "
 
@@ -60,25 +62,43 @@ asyncio.run(main())
 """
 
 
-async def rows(server: Server, rounds: int = ROUNDS) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Market:
+    """So many tickers, with all regular minutes of their sessions."""
+
+    tickers: int
+    sessions: int
+    last: date
+
+    @property
+    def bars(self) -> int:
+        return self.tickers * self.sessions * MINUTES
+
+
+async def rows(
+    server: Server, rounds: int = ROUNDS, tickers: int = TICKERS, days: int = SESSIONS
+) -> list[dict[str, object]]:
     """Measures the row, limit and backfill in turns."""
     conn = await asyncpg.connect(server.superuser_url)
     db = await Database.open(server.ingest_url, size=4, command_timeout=600)
     desk = Desk(conn, db, server.ingest_url)
-    bench = Bench(server, conn, db, (await sessions.load(db))[EVERY_DAY])
+    calendars = await sessions.load(db)
+    known = calendars[XNYS].days
+    market = Market(tickers, days, date_of(int(known[known.searchsorted(day_of(FIRST)) + days - 1])))
+    bench = Bench(server, conn, db, calendars[EVERY_DAY], walk(min(PAGE * PAGES, market.bars)))
     measured = []
     with tempfile.TemporaryDirectory() as folder:
-        provider, url = _start_provider(Path(folder))
+        provider, url = _start_provider(Path(folder), market)
         try:
-            await _warm_up(url)
-            rival = await _rival(server, bench, url)
+            await _warm_up(url, market)
+            rival = await _rival(server, bench, url, market)
             async with crew(Path(folder), server.ingest_url, url) as workers:
                 workers.start()
                 workers.start()
                 await workers.ready()
                 for _ in range(rounds + 1):
                     limit = await bench.limit()
-                    ours = await _backfill(desk)
+                    ours = await _backfill(desk, market)
                     measured.append((ours, (limit + await bench.limit()) / 2))
         finally:
             provider.stop()
@@ -87,30 +107,31 @@ async def rows(server: Server, rounds: int = ROUNDS) -> list[dict[str, object]]:
     return [_row(measured[1:], rival)]
 
 
-async def _backfill(desk: Desk) -> float:
+async def _backfill(desk: Desk, market: Market) -> float:
     """Returns the rows a second of a job over all tickers, from its start to its last commit."""
+    span = FIRST.isoformat(), market.last.isoformat()
     asks = [
-        Ask(await desk.symbol(f"{number}.{time.monotonic_ns()}"), f"LOAD{number:05}", FIRST, LAST, MINUTE, STOCK)
-        for number in range(TICKERS)
+        Ask(await desk.symbol(f"{number}.{time.monotonic_ns()}"), f"LOAD{number:05}", *span, MINUTE, STOCK)
+        for number in range(market.tickers)
     ]
     start = time.perf_counter()
     await desk.start(*asks)
     await desk.settled(600)
     taken = time.perf_counter() - start
     written = await desk.sql.fetchval(
-        "SELECT sum(inserted) FROM ingest.slices WHERE slice_id > $1", await _before(desk)
+        "SELECT sum(inserted) FROM ingest.slices WHERE slice_id > $1", await _before(desk, market)
     )
-    assert written == TICKERS * BARS_EACH, written
-    return TICKERS * BARS_EACH / taken
+    assert written == market.bars, written
+    return market.bars / taken
 
 
-async def _before(desk: Desk) -> int:
-    return int(await desk.sql.fetchval("SELECT max(slice_id) - $1 FROM ingest.slices", TICKERS))
+async def _before(desk: Desk, market: Market) -> int:
+    return int(await desk.sql.fetchval("SELECT max(slice_id) - $1 FROM ingest.slices", market.tickers))
 
 
-def _start_provider(folder: Path) -> tuple[Child, str]:
+def _start_provider(folder: Path, market: Market) -> tuple[Child, str]:
     log = folder / "provider.log"
-    command = [sys.executable, "-m", "deploy.local.replay", "--load", f"{TICKERS}:{FIRST}:{LAST}"]
+    command = [sys.executable, "-m", "deploy.local.replay", "--load", f"{market.tickers}:{FIRST}:{market.last}"]
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"}
     child = Child("provider", command, log=log, environ=environ, folder=ROOT)
     for _ in range(600):
@@ -121,24 +142,23 @@ def _start_provider(folder: Path) -> tuple[Child, str]:
     raise AssertionError(log.read_text())
 
 
-async def _warm_up(url: str) -> None:
+async def _warm_up(url: str, market: Market) -> None:
     """Has the provider make its pages, as the workers ask for them; it keeps them."""
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer replay"}, timeout=60) as http:
-        for number in range(TICKERS):
-            following = (
-                f"/v2/aggs/ticker/LOAD{number:05}/range/1/minute/{FIRST}/{LAST}?adjusted=false&sort=asc&limit=50000"
-            )
+        for number in range(market.tickers):
+            span = f"{FIRST}/{market.last}"
+            following = f"/v2/aggs/ticker/LOAD{number:05}/range/1/minute/{span}?adjusted=false&sort=asc&limit=50000"
             while following:
                 page = (await http.get(following)).json()
                 following = page.get("next_url", "").removeprefix("https://api.polygon.io")
 
 
-async def _rival(server: Server, bench: Bench, url: str) -> float | None:
+async def _rival(server: Server, bench: Bench, url: str, market: Market) -> float | None:
     """Returns the rows a second of the obvious script, for one ticker."""
     if find_spec("massive") is None:
         return None
     symbol_id = str(await bench.symbol())
-    arguments = (url, server.superuser_url, "LOAD00000", FIRST, LAST, symbol_id, UPSERT)
+    arguments = (url, server.superuser_url, "LOAD00000", str(FIRST), str(market.last), symbol_id, UPSERT)
     command = [sys.executable, "-c", RIVAL, *arguments]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True, text=True)
     return float(done.stdout)

@@ -1,7 +1,7 @@
 """Benches `write_fresh`, `write_fresh_2`, `rewrite`, `correct_1pct` and `growth`: parts of 50,000 one-minute bars.
 
 The limit is a server-side COPY BINARY of the same rows into the same table, in the same round. The rival is the obvious
-upsert by executemany. `python -m tests.bench.writing [ROUNDS [GROWTH_ROWS]]` runs it alone.
+upsert by executemany. `python -m tests.bench.writing [ROUNDS [GROWTH_ROWS [PAGE]]]` runs it alone; PAGE is bars a part.
 """
 
 from __future__ import annotations
@@ -37,12 +37,10 @@ if TYPE_CHECKING:
     from tests.bench.server import Server
 
 PAGE, PAGES = 50_000, 6
-SPAN = PAGE * PAGES
 ROUNDS = 5
 RIVAL_ROWS = 20_000
 GROWTH_ROWS = 20_000_000
 FIRST = day_of(date(2019, 1, 1))
-LAST = FIRST + SPAN // 1440
 TARGETS = {"write_fresh": 0.85, "write_fresh_2": 1.0, "rewrite": 0.90, "correct_1pct": 0.70, "growth": 0.90}
 LEASE = timedelta(minutes=5)
 # Of a part, not of its rows: figures, slice and write.
@@ -57,15 +55,15 @@ SET open = excluded.open, high = excluded.high, low = excluded.low, close = excl
 """
 
 
-def walk() -> Columns:
-    """Makes SPAN minutes of a price that wanders."""
+def walk(count: int = PAGE * PAGES) -> Columns:
+    """Makes so many minutes of a price that wanders."""
     chance = np.random.default_rng(7)
-    close = np.round(100 * np.exp(np.cumsum(chance.normal(0, 0.0003, SPAN))), 2)
+    close = np.round(100 * np.exp(np.cumsum(chance.normal(0, 0.0003, count))), 2)
     opens = np.concatenate([close[:1], close[:-1]])
     high, low = np.maximum(opens, close) + 0.01, np.minimum(opens, close) - 0.01
-    volume = np.round(chance.lognormal(3, 0.3, SPAN), 4)
-    ts = np.int64(FIRST * DAY_MS) + np.arange(SPAN, dtype=np.int64) * MINUTE_MS
-    return Columns(ts, opens, high, low, close, volume, (high + low) / 2, chance.integers(1, 500, SPAN))
+    volume = np.round(chance.lognormal(3, 0.3, count), 4)
+    ts = np.int64(FIRST * DAY_MS) + np.arange(count, dtype=np.int64) * MINUTE_MS
+    return Columns(ts, opens, high, low, close, volume, (high + low) / 2, chance.integers(1, 500, count))
 
 
 @dataclass
@@ -79,6 +77,11 @@ class Bench:
     bars: Columns = field(default_factory=walk)
     _symbols: int = 0
 
+    @property
+    def count(self) -> int:
+        """Returns how many rows each contestant writes."""
+        return len(self.bars)
+
     async def symbol(self) -> int:
         self._symbols += 1
         desk = Desk(self.conn, self.db, self.server.ingest_url)
@@ -88,16 +91,16 @@ class Bench:
         """Returns the rows a second of a server-side COPY."""
         path = self._file(symbol_id or await self.symbol())
         taken = await timed(self.conn.execute(f"COPY {table} FROM '{path}' (FORMAT binary)"))
-        return SPAN / taken
+        return self.count / taken
 
     async def ours(self, *symbol_ids: int, bars: Columns | None = None) -> float:
         """Returns the rows a second of all parts of a slice each, claims included; a connection for each slice."""
         desk = Desk(self.conn, self.db, self.server.ingest_url)
-        span = (date_of(FIRST).isoformat(), date_of(LAST).isoformat())
+        span = (date_of(FIRST).isoformat(), date_of(FIRST + self.count // 1440).isoformat())
         for symbol_id in symbol_ids:
             await desk.start(Ask(symbol_id, "X:BTCUSD", *span, MINUTE, CRYPTO))
         work = asyncio.gather(*(self._parts(bars or self.bars) for _ in symbol_ids))
-        return SPAN * len(symbol_ids) / await timed(work)
+        return self.count * len(symbol_ids) / await timed(work)
 
     async def rival(self) -> float:
         """Returns the rows a second of the obvious upsert."""
@@ -106,7 +109,7 @@ class Bench:
         values = [getattr(some, name).tolist() for name in ("open", "high", "low", "close", "vwap", "volume")]
         times = [parts.from_ms(ms) for ms in some.ts.tolist()]
         records = [(*one[:7], symbol_id, one[7]) for one in zip(times, *values, some.trade_count.tolist(), strict=True)]
-        return RIVAL_ROWS / await timed(self._upsert(records))
+        return len(some) / await timed(self._upsert(records))
 
     async def wal(self) -> int:
         return int(await self.conn.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
@@ -116,19 +119,20 @@ class Bench:
             await self.conn.executemany(UPSERT, records)
 
     async def _parts(self, bars: Columns) -> None:
+        page = self.count // PAGES
         for _ in range(PAGES):
             claimed = await slices.claim(self.db, "bench", LEASE)
             assert claimed is not None
             cursor = None if claimed.cursor is None else parts.to_ms(claimed.cursor)
             span = SliceSpan.of(MINUTE, self.calendar, day_of(claimed.first_date), day_of(claimed.last_date), cursor)
             first = (span.start_ms - FIRST * DAY_MS) // MINUTE_MS
-            own = bars.take(slice(first, first + PAGE))
-            until = span.end_ms if first + PAGE >= SPAN else int(own.ts[-1]) + MINUTE_MS
+            own = bars.take(slice(first, first + page))
+            until = span.end_ms if first + page >= self.count else int(own.ts[-1]) + MINUTE_MS
             assert await parts.write(self.db, parts.Part(claimed, span, own, [], until))
 
     def _file(self, symbol_id: int) -> Path:
         path = self.server.folder / "rows.copy"
-        held = Held(self.bars, np.zeros(SPAN, np.int16))
+        held = Held(self.bars, np.zeros(self.count, np.int16))
         path.write_bytes(b"".join(pieces(held, SeriesKey(symbol_id, MINUTE), 0)))
         path.chmod(0o644)
         return path
@@ -140,12 +144,14 @@ async def timed(work: Any) -> float:
     return time.perf_counter() - start
 
 
-async def rows(server: Server, rounds: int = ROUNDS, growth_rows: int = GROWTH_ROWS) -> list[dict[str, object]]:
+async def rows(
+    server: Server, rounds: int = ROUNDS, growth_rows: int = GROWTH_ROWS, page: int = PAGE
+) -> list[dict[str, object]]:
     """Measures all rows, the contestants of each in turns."""
     conn = await asyncpg.connect(server.superuser_url)
     db = await Database.open(server.ingest_url, size=4, command_timeout=600)
     calendar = (await sessions.load(db))[EVERY_DAY]
-    bench = Bench(server, conn, db, calendar)
+    bench = Bench(server, conn, db, calendar, walk(page * PAGES))
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in TARGETS}
     rival = await bench.rival()
     wal = 0.0
@@ -168,7 +174,7 @@ async def _round(bench: Bench) -> tuple[float, Mapping[str, float], float]:
     await bench.ours(first)  # the first time after a checkpoint, hint bits are written
     before = await bench.wal()
     measured["rewrite"] = await bench.ours(first)
-    wal = (await bench.wal() - before) / SPAN
+    wal = (await bench.wal() - before) / bench.count
     close = bench.bars.close.copy()
     close[::100] += 0.005
     measured["correct_1pct"] = await bench.ours(first, bars=replace(bench.bars, close=close))
