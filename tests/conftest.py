@@ -127,13 +127,18 @@ async def database(postgres: PostgresServer) -> AsyncIterator[MigratedDatabase]:
     await runner.up(postgres.url(name, OWNER))
     if CITUS_URL:
         await distribute(postgres.url(name, OWNER))
-    auth, symbols, ingest = (postgres.url(name, login) for login in LOGINS)
-    yield MigratedDatabase(name, postgres.url(name), postgres.url(name, OWNER), auth, symbols, ingest)
+    with front(postgres.admin_url, postgres.passwords) as lead:
+        auth, symbols, ingest = (lead(postgres.url(name, login)) for login in LOGINS)
+        yield MigratedDatabase(name, postgres.url(name), postgres.url(name, OWNER), auth, symbols, ingest)
     await _drop_database(postgres, name)
 
 
 async def distribute(owner_url: str) -> None:
     """Moves the bars of a migrated database to the nodes of its cluster."""
+    conn = await asyncpg.connect(owner_url)
+    # As services/kit/db.py does for each connection of a service.
+    await conn.execute(f'ALTER DATABASE "{urlsplit(owner_url).path[1:]}" SET citus.override_table_visibility = off')
+    await conn.close()
     assert await cli.execute(parse(["distribute"]), {"DATABASE_URL": owner_url}) == 0
 
 

@@ -209,10 +209,12 @@ class Database:
 
 def connect_options(application_name: str, *, pooler: bool) -> dict[str, Any]:
     """Returns what every connection is opened with; a pooler in transaction mode allows no prepared statements."""
-    options: dict[str, Any] = {"server_settings": {"application_name": application_name}}
+    settings = {"application_name": application_name}
     if pooler:
-        options["statement_cache_size"] = 0
-    return options
+        return {"server_settings": settings, "statement_cache_size": 0}
+    # A cluster hides its shards from the catalog, row by row: asyncpg's look at the types would take a second. One server
+    # keeps the setting and knows nothing of it; a pooler refuses settings that it does not know.
+    return {"server_settings": {**settings, "citus.override_table_visibility": "off"}}
 
 
 async def begin(connection: Connection) -> None:
