@@ -16,7 +16,7 @@ from deploy.local.windows import NEW_YORK, instant_of, midnight
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from deploy.local.market import Split
+    from deploy.local.market import Dividend, Split
 
 SEED = 20_000_101
 SESSION_MINUTES = 390
@@ -37,6 +37,11 @@ class LoadMarket:
 
     @property
     def splits(self) -> Sequence[Split]:
+        """None."""
+        return ()
+
+    @property
+    def dividends(self) -> Sequence[Dividend]:
         """None."""
         return ()
 

@@ -48,6 +48,17 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Dividend:
+    """A share that is held before `ex_date` gets `cash`, in US dollars; frequency a year, 0 for once."""
+
+    ticker: str
+    ex_date: date
+    cash: float
+    frequency: int
+    type: str
+
+
+@dataclass(frozen=True)
 class Series:
     """The base bars of one listing in one timespan, ascending."""
 
@@ -104,15 +115,20 @@ class Market(Protocol):
     def splits(self) -> Sequence[Split]:
         """The splits known today."""
 
+    @property
+    def dividends(self) -> Sequence[Dividend]:
+        """The dividends known today."""
+
     def find(self, ticker: str, timespan: str) -> Series | None:
         """Returns a ticker's base bars ("minute" or "day"), or None if there are none."""
 
 
 class RecordedMarket:
-    """The recorded bars of a folder; `today` hides splits that lie in its future."""
+    """The recorded bars of a folder; `today` hides splits and dividends of its future."""
 
     def __init__(self, folder: Path = BARS_FOLDER, *, today: date = date.max) -> None:
         self.splits = [split for split in read_splits(folder) if split.execution_date <= today]
+        self.dividends = [one for one in read_dividends(folder) if one.ex_date <= today]
         bars = _read_bars(folder)
         self.listings = [self._listing(row, bars) for row in _read_csv(folder / "tickers.csv")]
         self._by_ticker = {listing.ticker: listing for listing in self.listings}
@@ -158,6 +174,13 @@ def read_splits(folder: Path) -> Iterator[Split]:
     for row in _read_csv(folder / "splits.csv"):
         day = date.fromisoformat(row["execution_date"])
         yield Split(row["ticker"], day, float(row["split_from"]), float(row["split_to"]))
+
+
+def read_dividends(folder: Path) -> Iterator[Dividend]:
+    """Reads dividends.csv."""
+    for row in _read_csv(folder / "dividends.csv"):
+        day, cash = date.fromisoformat(row["ex_dividend_date"]), float(row["cash_amount"])
+        yield Dividend(row["ticker"], day, cash, int(row["frequency"]), row["dividend_type"])
 
 
 def _adjust(bars: Iterable[BaseBar], splits: Sequence[Split]) -> Iterator[BaseBar]:

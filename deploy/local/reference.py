@@ -1,10 +1,9 @@
-"""Answers Polygon's grouped daily bars and its reference data: tickers, their events, splits, dividends."""
+"""Answers Polygon's grouped daily bars and its reference data: tickers and their events."""
 
 from __future__ import annotations
 
 from datetime import UTC, date
 from hashlib import sha256
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from deploy.local.aggregates import BadRequestError
@@ -13,15 +12,13 @@ from deploy.local.market import render
 from deploy.local.windows import NEW_YORK, day_end, midnight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from deploy.local.market import BaseBar, Listing, Market, Split
+    from deploy.local.market import BaseBar, Listing, Market
 
 CLOSE = 16 * 3_600_000  # of the exchange, after midnight in New York
 COMPARISONS = ("gte", "gt", "lte", "lt")
 TICKERS_LIMIT = (100, 1000)
-OLD_SPLITS_LIMIT = (10, 1000)
-SPLITS_LIMIT = (100, 5000)
 
 Row = dict[str, Any]
 
@@ -32,7 +29,7 @@ class NotFoundError(Exception):
 
 def grouped(market: Market, locale: str, day_text: str, params: Mapping[str, str]) -> list[bytes]:
     """Returns the bars of one day of all tickers of a locale (us, global), stamped with the end of their window."""
-    day = _day(day_text, "date")
+    day = read_day(day_text, "date")
     adjusted = params.get("adjusted", "true") == "true"
     crypto = locale == "global"
     rows = []
@@ -42,20 +39,20 @@ def grouped(market: Market, locale: str, day_text: str, params: Mapping[str, str
             continue
         first, last = series.span(*_bounds(day, crypto=crypto))
         bars = series.adjusted_bars if adjusted else series.bars
-        rows += [_stamped(listing.ticker, bar, day, crypto=crypto) for bar in bars[first:last]]
+        rows += [stamped(listing.ticker, bar, day, crypto=crypto) for bar in bars[first:last]]
     return rows
 
 
 def tickers(market: Market, params: Mapping[str, str], today: date) -> tuple[list[Row], str | None]:
     """Returns a page of listings and the path and query of the next."""
-    asked = _asked(params)
-    day = _day(asked["date"], "date") if "date" in asked else today
+    asked = asked_of(params)
+    day = read_day(asked["date"], "date") if "date" in asked else today
     rows = [_row(listing) for listing in market.listings if _listed(listing, day, asked)]
     rows.sort(key=lambda row: row["ticker"], reverse=asked.get("order") == "desc")
     if marker := asked.get("page_marker"):
         found = [index for index, row in enumerate(rows) if row["ticker"] == marker.partition("|")[0]]
         rows = rows[found[0] :] if found else []
-    limit = _limit(asked, *TICKERS_LIMIT)
+    limit = limit_of(asked, *TICKERS_LIMIT)
     if len(rows) <= limit:
         return rows, None
     following = rows[limit]["ticker"]
@@ -66,7 +63,7 @@ def tickers(market: Market, params: Mapping[str, str], today: date) -> tuple[lis
 
 def ticker(market: Market, name: str, params: Mapping[str, str], today: date) -> Row:
     """Returns what is known of one ticker at a date."""
-    day = _day(params["date"], "date") if "date" in params else today
+    day = read_day(params["date"], "date") if "date" in params else today
     for listing in market.listings:
         if listing.ticker == name and listing.first_date <= day <= listing.last_date:
             return {
@@ -95,27 +92,13 @@ def events(market: Market, name: str) -> Row:
     }
 
 
-def splits(market: Market, params: Mapping[str, str], *, old: bool) -> list[Row]:
-    """Returns splits, newest first, as /v3/reference/splits (old) or /stocks/v1/splits spell them."""
-    wanted = set(params["ticker.any_of"].split(",")) if "ticker.any_of" in params else None
-    rows = [
-        _split_row(split, market.splits, old=old)
-        for split in market.splits
-        if (wanted is None or split.ticker in wanted)
-        and _within(split.ticker, "ticker", params)
-        and _within(split.execution_date.isoformat(), "execution_date", params)
-    ]
-    ascending = params.get("order") == "asc" or params.get("sort", "").endswith(".asc")
-    rows.sort(key=lambda row: (row["execution_date"], row["ticker"]), reverse=not ascending)
-    return rows[: _limit(params, *(OLD_SPLITS_LIMIT if old else SPLITS_LIMIT))]
-
-
 def _bounds(day: date, *, crypto: bool) -> tuple[int, int]:
     zone = UTC if crypto else NEW_YORK
     return midnight(day, zone), day_end(day, zone)
 
 
-def _stamped(name: str, bar: BaseBar, day: date, *, crypto: bool) -> bytes:
+def stamped(name: str, bar: BaseBar, day: date, *, crypto: bool) -> bytes:
+    """Returns a day's bar with its ticker, at the end of its window: the close of the exchange, or of the UTC day."""
     end = _bounds(day, crypto=True)[1] if crypto else midnight(day, NEW_YORK) + CLOSE
     text = render(bar).replace(b'"t":%d' % bar.start, b'"t":%d' % end)
     return b'{"T":"%s",' % name.encode() + text[1:]
@@ -125,7 +108,7 @@ def _listed(listing: Listing, day: date, asked: Mapping[str, str]) -> bool:
     row = listing.row
     return (
         (asked.get("active", "true") == "true") == (listing.first_date <= day <= listing.last_date)
-        and _within(listing.ticker, "ticker", asked)
+        and within(listing.ticker, "ticker", asked)
         and all(asked.get(name, value) == value for name, value in (("market", listing.market), ("type", row["type"])))
         and asked.get("exchange", row["primary_exchange"]) == row["primary_exchange"]
         and asked.get("search", "").lower() in f"{listing.ticker} {row['name']}".lower()
@@ -146,28 +129,8 @@ def _row(listing: Listing) -> Row:
     return row | {name: listing.row[name] for name in ("cik", "composite_figi") if listing.row.get(name)}
 
 
-def _split_row(split: Split, known: Sequence[Split], *, old: bool) -> Row:
-    day = split.execution_date.isoformat()
-    row: Row = {
-        "execution_date": day,
-        "id": f"E{sha256(f'{split.ticker}|{day}'.encode()).hexdigest()}",
-        "split_from": _whole(split.split_from),
-        "split_to": _whole(split.split_to),
-        "ticker": split.ticker,
-    }
-    if old:
-        return row
-    later = [one for one in known if one.ticker == split.ticker and one.execution_date >= split.execution_date]
-    kind = "forward_split" if split.split_to > split.split_from else "reverse_split"
-    factor = prod(one.split_from / one.split_to for one in later)
-    return row | {"adjustment_type": kind, "historical_adjustment_factor": factor}
-
-
-def _whole(value: float) -> float:
-    return int(value) if value == int(value) else value
-
-
-def _within(value: str, name: str, asked: Mapping[str, str]) -> bool:
+def within(value: str, name: str, asked: Mapping[str, str]) -> bool:
+    """Says whether a value fits what is asked of a field: name=, name.gte=, name.gt=, name.lte=, name.lt=."""
     if asked.get(name, value) != value:
         return False
     limits = {rule: asked[f"{name}.{rule}"] for rule in COMPARISONS if f"{name}.{rule}" in asked}
@@ -177,21 +140,24 @@ def _within(value: str, name: str, asked: Mapping[str, str]) -> bool:
     )
 
 
-def _limit(asked: Mapping[str, str], default: int, maximum: int) -> int:
+def limit_of(asked: Mapping[str, str], default: int, maximum: int) -> int:
+    """Returns how many rows a page has; raises BadRequestError."""
     text = asked.get("limit", str(default))
     if not text.isdigit() or int(text) < 1:
         raise BadRequestError("Could not parse the parameter 'limit'")
     return min(int(text), maximum)
 
 
-def _day(text: str, name: str) -> date:
+def read_day(text: str, name: str) -> date:
+    """Returns the date that a parameter says; raises BadRequestError."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:
         raise BadRequestError(f"Could not parse the time parameter: '{name}'. Use YYYY-MM-DD") from error
 
 
-def _asked(params: Mapping[str, str]) -> dict[str, str]:
+def asked_of(params: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is asked, a cursor's part included; raises BadRequestError."""
     try:
         return asked_in(params)
     except ValueError as error:

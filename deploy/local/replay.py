@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from deploy.local import reference, spelling
+from deploy.local import reference, spelling, summaries
+from deploy.local.actions import actions
 from deploy.local.aggregates import TO_BEFORE_FROM, AggregateQuery, BadRequestError, answer, parse
 from deploy.local.faults import ANSWERS, KINDS, LATER_PAGES, PAGES, Fault, cut, instead, parse_faults, spoil, strike
 from deploy.local.market import RecordedMarket
@@ -180,16 +181,34 @@ class Replay:
         market, params, today = self.market, request.params, self._today()
         match request.path:
             case ["v3", "reference", "tickers"]:
-                rows, following = reference.tickers(market, params, today)
-                return spelling.listing(rows, following and f"{self._public_url or self.url}{following}")
+                return self._listed(*reference.tickers(market, params, today))
             case ["v3", "reference", "tickers", ticker]:
                 return spelling.listing(reference.ticker(market, ticker, params, today))
             case ["vX", "reference", "tickers", ticker, "events"]:
                 return spelling.listing(reference.events(market, ticker))
-            case ["v3", "reference", "splits"] | ["stocks", "v1", "splits"]:
-                return spelling.listing(reference.splits(market, params, old=request.path[0] == "v3"))
-            case ["v3", "reference", "dividends"] | ["stocks", "v1", "dividends"]:
-                return spelling.listing([])
+            case ["v3", "reference", ("splits" | "dividends") as subject]:
+                return self._listed(*actions(market, subject, params, old=True))
+            case ["stocks", "v1", ("splits" | "dividends") as subject]:
+                return self._listed(*actions(market, subject, params, old=False))
+        return self._summary(request)
+
+    def _listed(self, rows: list[reference.Row], following: str | None) -> Answer:
+        return spelling.listing(rows, following and f"{self._public_url or self.url}{following}")
+
+    def _summary(self, request: Request) -> Answer:
+        market, params = self.market, request.params
+        match request.path:
+            case ["v2", "aggs", "ticker", ticker, "prev"]:
+                rows = summaries.previous(market, ticker, params, self._today())
+                return spelling.grouped(rows, adjusted=params.get("adjusted", "true") == "true", ticker=ticker)
+            case ["v1", "open-close", "crypto", coin, money, day]:
+                return spelling.plain(summaries.crypto_open_close(market, (coin, money), day))
+            case ["v1", "open-close", ticker, day]:
+                return spelling.plain(summaries.open_close(market, ticker, day, params))
+            case ["v1", "marketstatus", "now"]:
+                return spelling.plain(summaries.status_now(datetime.now(UTC)))
+            case ["v1", "marketstatus", "upcoming"]:
+                return spelling.plain(summaries.status_upcoming(self._today()))
         raise reference.NotFoundError("Data not found.")
 
 

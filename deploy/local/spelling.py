@@ -60,9 +60,15 @@ def listing(results: Any, next_url: str | None = None) -> Answer:
     return Answer(200, json.dumps(body, separators=(",", ":")).encode(), _headers(request_id))
 
 
-def grouped(rows: Sequence[bytes], *, adjusted: bool) -> Answer:
-    """Returns the bars of one day."""
-    head = f'"queryCount":{len(rows)},"resultsCount":{len(rows)},"adjusted":{_bool(adjusted)}'
+def plain(body: Any) -> Answer:
+    """Returns an answer that has no envelope."""
+    return Answer(200, json.dumps(body, separators=(",", ":")).encode(), _headers(secrets.token_hex(16)))
+
+
+def grouped(rows: Sequence[bytes], *, adjusted: bool, ticker: str = "") -> Answer:
+    """Returns the bars of one day, of all tickers or of one."""
+    named = f'"ticker":{json.dumps(ticker)},' if ticker else ""
+    head = f'{named}"queryCount":{len(rows)},"resultsCount":{len(rows)},"adjusted":{_bool(adjusted)}'
     return Speller().answer(b"{" + head.encode(), rows, "OK", "")
 
 

@@ -276,19 +276,6 @@ async def test_an_unknown_path_or_company_is_not_found(http):
         assert (await http.get(path)).status_code == 404
 
 
-async def test_splits_come_in_the_old_and_in_the_new_spelling(http):
-    new = (await http.get("/stocks/v1/splits?ticker.any_of=AAPL,TSLA&execution_date.gte=2020-01-01&order=asc")).json()
-    assert [(row["ticker"], row["historical_adjustment_factor"]) for row in new["results"]] == [
-        ("AAPL", 0.25),
-        ("TSLA", 1 / 15),
-        ("TSLA", 1 / 3),
-    ]
-    old = (await http.get("/v3/reference/splits?ticker=AAPL&limit=1")).json()["results"]
-    assert [(row["execution_date"], row["split_from"], row["split_to"]) for row in old] == [("2020-08-31", 1, 4)]
-    assert "adjustment_type" not in old[0]
-    assert (await http.get("/stocks/v1/dividends?ticker=AAPL")).json()["results"] == []
-
-
 async def test_a_page_token_of_another_base_is_read_by_its_text_alone(http):
     cursor = urlsafe_b64encode(b"limit=1&sort=desc").decode().rstrip("=")
     answer = (await http.get(f"{AAPL}/2005-04-01/2005-04-04?cursor={cursor}")).json()
