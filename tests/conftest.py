@@ -18,6 +18,7 @@ from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins, wi
 from migrator import cli, runner
 from migrator.usage import parse
 from tests.citus.databases import create_database, drop_database
+from tests.pooler import front
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -48,6 +48,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def lead_to(self, port: int) -> None:
+        """Leads new connections to another port; those that there are stay where they are."""
+        self._port = port
+
     def cut(self) -> None:
         for writer in list(self._writers):
             writer.transport.abort()

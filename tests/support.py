@@ -19,6 +19,7 @@ from services.auth.__main__ import build as build_auth
 from services.auth.settings import AuthSettings
 from services.kit import keys
 from services.kit.status import DETAILS_KEY
+from tests import pooler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,6 +60,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
         "KEY_MAX_CALLS_PER_SECOND": "100000",
         "PEER_FAILURES_PER_SECOND": "100000",
         "POOL_SIZE": "4",
+        "DATABASE_POOLER": "1" if pooler.WANTED else "0",
     }
     return {**variables, **{name.upper(): value for name, value in more.items()}}
 

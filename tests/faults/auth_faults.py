@@ -27,8 +27,8 @@ from services.kit.recorder import Recorder
 from tests.auth.test_keys import Keys
 from tests.auth.test_killed import Acknowledged, enough, recorded
 from tests.auth.test_revoked import Load, delete, late_calls, list_keys, revoke
-from tests.faults.ingest_kills import own_server
 from tests.kit.conftest import Bars, make_server
+from tests.standby import own_server
 from tests.support import auth_process, make_key, serving, with_key
 from tests.waiting import LONG, until
 

@@ -17,7 +17,7 @@ from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from mdw_client.channel import aio_channel
 from tests.chaos import NOT_SERVING, SERVING, behind_a_proxy, call_everything, until_quiet, until_readiness
 from tests.e2e.test_chaos import AWAY, BROKEN
-from tests.faults.ingest_kills import own_server
+from tests.standby import own_server
 from tests.support import auth_process, make_key, with_key
 from tests.whole import fill
 

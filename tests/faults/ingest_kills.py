@@ -6,21 +6,16 @@ Not collected by `make test`: `python -m pytest tests/faults/ingest_kills.py`.
 from __future__ import annotations
 
 import signal
-from contextlib import asynccontextmanager
 from random import Random
 
-import asyncpg
 import pytest
 
 from deploy.local.faults import parse_faults
-from deploy.local.postgres import EmbeddedPostgres
-from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins
-from migrator import runner
-from tests.conftest import MigratedDatabase, PostgresServer
 from tests.ingest.disturbing import PAGE_BARS, Task, kill_at
 from tests.ingest.processes import crew
 from tests.ingest.test_worker import TROUBLES
 from tests.ingest.working import desk, replaying
+from tests.standby import own_server
 
 KILLS_A_RUN = 5
 
@@ -74,24 +69,6 @@ async def test_kills_amid_trouble_with_the_provider_change_nothing(database, tmp
         replay.faults = parse_faults(trouble.replace("times=", "every=3,times="))
         async with crew(tmp_path, work.url, replay.url, POLYGON_PAGE_BARS=str(PAGE_BARS)) as workers:
             assert await kill_at(task, workers, replay, Random(trouble), 2) == expected
-
-
-@asynccontextmanager
-async def own_server(folder):
-    """Runs a Postgres that a test may crash, with a migrated database."""
-    embedded = EmbeddedPostgres(folder)
-    embedded.start()
-    try:
-        server = PostgresServer(embedded.url(), dict.fromkeys((OWNER, *LOGINS), "secret"))
-        conn = await asyncpg.connect(server.admin_url)
-        await ensure_logins(conn, server.passwords)
-        await ensure_database(conn, "mdw")
-        await conn.close()
-        await runner.up(server.url("mdw", OWNER))
-        urls = (server.url("mdw", login) for login in LOGINS)
-        yield embedded, MigratedDatabase("mdw", server.url("mdw"), server.url("mdw", OWNER), *urls)
-    finally:
-        embedded.stop()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

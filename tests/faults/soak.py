@@ -28,10 +28,10 @@ from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc, ingest_pb2, ingest_pb2_grpc
 from mdw.symbols.v1 import symbols_pb2, symbols_pb2_grpc
 from tests.faults.auth_faults import verified
-from tests.faults.ingest_kills import own_server
 from tests.ingest.processes import crew
 from tests.ingest.working import DAY, desk, replaying
 from tests.proxy import Proxy, through
+from tests.standby import own_server
 from tests.support import Process, environment, make_key, with_key
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "5"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.local.children import Child
+from tests import pooler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,7 @@ class Crew:
             "POLYGON_BASE_URL": base_url,
             "POLYGON_REQUESTS_PER_MINUTE": "0",
             "LOG_FORMAT": "json",
+            "DATABASE_POOLER": "1" if pooler.WANTED else "0",
             **variables,
         }
         self.children: list[Child] = []
