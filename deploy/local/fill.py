@@ -31,6 +31,24 @@ MOST_ROWS = 100
 LINES_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
 
+async def fetch_actions(client: AsyncClient) -> str:
+    """Fetches splits and dividends once, so that adjusted prices are right; returns what went wrong, empty for nothing.
+
+    Before the bars, since a halved price is judged by the splits that are known.
+    """
+    latest = None
+    async for latest in client.backfills.list(kinds="actions", page_size=1):
+        break
+    if latest is None or latest.state in (Backfill.FAILED, Backfill.CANCELLED):
+        latest = await client.actions.sync()
+    async for latest in client.backfills.watch(latest.backfill_id):
+        if latest.state == Backfill.PAUSED:
+            break
+    if latest.state == Backfill.SUCCEEDED:
+        return ""
+    return f"Splits and dividends are not known yet ({latest.error or latest.pause_reason}): mdw actions sync"
+
+
 async def fill(client: AsyncClient, console: Console, start: date | None) -> Backfill | None:
     """Backfills daily bars of all active symbols, from `start` or as far back as there is; None if none is missing."""
     try:

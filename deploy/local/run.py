@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.local.bring_up import bring_up
 from deploy.local.children import end_with_parent
-from deploy.local.fill import fill, outcome, table
+from deploy.local.fill import fetch_actions, fill, outcome, table
 from deploy.local.hints import command_lines
 from deploy.local.postgres import FolderError, PostgresError
 from deploy.local.stack import Stack, StackError
@@ -57,6 +57,8 @@ class Run:
     async def _fill(self) -> None:
         source = "Polygon gave none" if self._switches.polygon_key else "the replay has none recorded"
         async with AsyncClient(targets=self._switches.addresses, key_file=self._state.admin_key) as client:
+            if problem := await fetch_actions(client):
+                self._say(problem)
             filled = await fill(client, self._console, self._switches.start)
             self.filled = filled is None or filled.state == filled.SUCCEEDED
             self._say(outcome(filled))

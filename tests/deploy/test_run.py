@@ -24,6 +24,7 @@ from deploy.local.state import State
 from deploy.local.status import main as print_status
 from deploy.local.status import status
 from deploy.local.switches import Switches
+from mdw_client import AsyncClient
 from tests.deploy.test_children import gone
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ async def test_a_second_run_serves_what_its_printed_commands_ask_and_says_how_it
         output = capsys.readouterr().out
         answers = [json.loads(await shell(line)) for line in output.splitlines() if "-emit-defaults" in line]
         assert await status(stage.state) == 0
+        async with AsyncClient(targets=run._switches.addresses, key_file=stage.state.admin_key) as client:
+            adjusted = (await client.bars("AAPL", "1d", "2005-02-25", "2005-03-01", adjustment="split")).columns()
         pids = list(stage.state.running()["processes"].values())
     assert all(gone(pid) for pid in pids)
     assert await status(stage.state) == 1
@@ -136,6 +139,8 @@ async def test_a_second_run_serves_what_its_printed_commands_ask_and_says_how_it
         "2005-03-01",
     ]
     assert answers[3]["secret"].startswith("mdw_")
+    assert adjusted["close"][1] / adjusted["close"][0] == pytest.approx(44.86 / 44.495, abs=0.001)
+    assert not adjusted["flags"].any()
 
 
 async def shell(line: str) -> str:
