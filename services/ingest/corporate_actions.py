@@ -43,8 +43,21 @@ class Subject:
         span = f"{name}.gte={first}&{name}.lte={last}"
         if old:
             return f"{self.old_path}?{_old_filter(tickers)}{span}&sort={name}&order=asc&limit=1000"
-        chosen = f"ticker.any_of={quote(','.join(tickers), safe=',')}&" if tickers else ""
-        return f"{self.path}?{chosen}{span}&sort={name}.asc&limit=5000"
+        return f"{self.path}?{_any_of(tickers)}{span}&sort={name}.asc&limit=5000"
+
+    def target_of_date(self, tickers: Sequence[str], day: date, after: str, *, old: bool = False) -> str:
+        """Returns path and query for the actions of one date, of tickers behind one, by ticker; no tickers mean all."""
+        rest = [ticker for ticker in tickers if ticker > after]
+        behind = f"ticker.gt={quote(after, safe='')}&" if after and not rest else ""
+        if old:
+            return (
+                f"{self.old_path}?{_old_filter(rest)}{behind}{self.date_field}={day}&sort=ticker&order=asc&limit=1000"
+            )
+        return f"{self.path}?{_any_of(rest)}{behind}{self.date_field}={day}&sort=ticker.asc&limit=5000"
+
+
+def _any_of(tickers: Sequence[str]) -> str:
+    return f"ticker.any_of={quote(','.join(tickers), safe=',')}&" if tickers else ""
 
 
 def _old_filter(tickers: Sequence[str]) -> str:
@@ -140,17 +153,31 @@ class ActionPage:
     facts: list[Fact]
     impossible: list[str]
     more: bool
-    last: date | None
-    """The date of the last row."""
+    by_ticker: bool = False
+    """In the order of tickers, and not of dates."""
 
     def until(self, first: date, last: date) -> date | None:
         """Returns up to where the page answers a span, exclusive; None if a single date does not fit in it."""
         if not self.more:
             return last + timedelta(days=1)
-        return self.last if self.last is not None and first < self.last else None
+        end = self.facts[-1].terms.ex_date if self.facts else first
+        return end if first < end else None
+
+    def until_ticker(self) -> tuple[str, str]:
+        """Returns the last ticker that is whole and the one after it, '' where the page is the last of its date.
+
+        Raises PageError where not even one is whole.
+        """
+        if not self.more:
+            return "", ""
+        torn = self.facts[-1].ticker if self.facts else ""
+        whole = [fact.ticker for fact in self.facts if fact.ticker != torn]
+        if not whole:
+            raise PageError("a page of one ticker on one date")
+        return whole[-1], torn
 
 
-def read_actions(subject: Subject, body: bytes) -> ActionPage:
+def read_actions(subject: Subject, body: bytes, *, by_ticker: bool = False) -> ActionPage:
     """Decodes a page; raises PageError for what is none, or is not in order where more follows."""
     try:
         page: Any = msgspec.json.decode(body)
@@ -167,10 +194,10 @@ def read_actions(subject: Subject, body: bytes) -> ActionPage:
             impossible.append(msgspec.json.encode(row).decode())
         else:
             facts.append(fact)
-    dates = [fact.terms.ex_date for fact in facts]
-    if more and dates != sorted(dates):
+    order = [fact.ticker if by_ticker else str(fact.terms.ex_date) for fact in facts]
+    if more and order != sorted(order):
         raise PageError("not in the order that was asked for")
-    return ActionPage(facts, impossible, more, dates[-1] if dates else None)
+    return ActionPage(facts, impossible, more, by_ticker)
 
 
 def _fact(subject: Subject, row: dict[str, Any]) -> Fact | None:

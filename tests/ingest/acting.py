@@ -95,12 +95,14 @@ class ActingProvider:
         chosen = [
             row
             for row in rows
-            if asked[f"{name}.gte"] <= row[name] <= asked[f"{name}.lte"]
+            if asked.get(f"{name}.gte", "") <= row[name] <= asked.get(f"{name}.lte", "~")
+            and row[name] == asked.get(name, row[name])
+            and row["ticker"] > asked.get("ticker.gt", "")
             and ("ticker.any_of" not in asked or row["ticker"] in asked["ticker.any_of"].split(","))
             and row["ticker"] == asked.get("ticker", row["ticker"])
             and asked.get("ticker.gte", "") <= row["ticker"] <= asked.get("ticker.lte", "~")
         ]
-        chosen.sort(key=lambda row: row[name])
+        chosen.sort(key=lambda row: row[asked["sort"].partition(".")[0]])
         answer: dict[str, Any] = {"status": "OK", "results": chosen[: self.page]}
         if len(chosen) > self.page:
             answer["next_url"] = "https://api.polygon.io/next?cursor=x"

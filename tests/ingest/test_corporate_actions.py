@@ -142,6 +142,38 @@ async def test_actions_are_learned_page_by_page_and_a_second_time_change_nothing
     assert await work.desk.sql.fetchval("SELECT every(state = 4) FROM ingest.backfills")
 
 
+@pytest.mark.parametrize("missing", [(), ("stocks",)])
+@pytest.mark.parametrize("names", ["", "B,C,D,E,F"])
+async def test_a_date_with_more_actions_than_a_page_holds_is_asked_for_by_ticker(work, missing, names):
+    """Those of the date are split into pages of tickers; what is gone is withdrawn where its turn comes."""
+    work.provider.page, work.provider.missing = 2, missing
+    ids = {ticker: await work.desk.symbol(ticker) for ticker in "ABCDEF"}
+    for ticker in ids if not names else names.split(","):
+        work.provider.split(ticker, "2020-08-31", 1, 4)
+        work.provider.split(ticker, "2020-09-15", 1, 2 if ticker == "F" else 3)
+    work.provider.split("B", "2020-08-28", 1, 9)
+    work.provider.split("B", "2020-10-01", 1, 9)
+    slice_id = await work.learn(tickers=names)
+    done = await work.slice(slice_id)
+    assert (done["state"], done["reason"], done["page"]) == (SUCCEEDED, "", "")
+    told = len(work.provider.splits)
+    assert (done["inserted"], len(await work.live())) == (told, told)
+    gone = next(row for row in work.provider.splits if (row["ticker"], row["execution_date"]) == ("D", "2020-08-31"))
+    work.provider.splits.remove(gone)
+    again = await work.slice(await work.learn(tickers=names))
+    assert (again["state"], again["inserted"], again["updated"], again["unchanged"]) == (SUCCEEDED, 0, 1, told - 1)
+    assert ids["D"] not in {row[0] for row in await work.live() if str(row[1]) == "2020-08-31"}
+
+
+async def test_a_page_of_one_ticker_on_one_date_is_not_asked_for_for_ever(work):
+    work.provider.page = 1
+    await work.desk.symbol("A")
+    for before in (1, 2):
+        work.provider.split("A", "2020-08-31", before, 4)
+    lost = await work.slice(await work.learn())
+    assert (lost["state"], "one ticker on one date" in lost["reason"]) == (FAILED, True)
+
+
 async def test_the_old_endpoint_is_asked_where_the_new_one_is_not_there(work):
     a = await work.desk.symbol("A")
     await work.desk.symbol("C")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +69,12 @@ WHERE a.ended_write_id IS NULL
   AND a.kind = $1
   AND a.ex_date >= $2
   AND a.ex_date < $3
-  AND ($4::text[] = '{}' OR EXISTS (
+  AND (($4::text[] = '{}' AND $5::text = '' AND $6::text = '') OR EXISTS (
     SELECT FROM symbols.ticker_spans t
     WHERE t.symbol_id = a.symbol_id
-      AND t.provider_ticker = ANY($4)
+      AND ($4 = '{}' OR t.provider_ticker = ANY($4))
+      AND t.provider_ticker COLLATE "C" > $5
+      AND ($6 = '' OR t.provider_ticker COLLATE "C" < $6)
       AND a.ex_date >= t.from_date
       AND (t.to_date IS NULL OR a.ex_date <= t.to_date)))
 """
@@ -81,14 +83,16 @@ KNOWN = """
 SELECT a.action_id, a.write_id, a.symbol_id, a.ex_date, a.kind, a.split_from, a.split_to, a.cash_amount, a.currency,
        a.source_id, a.flags,
        a.ex_date >= $2 AND a.ex_date < $3
-         AND ($4::text[] = '{}' OR EXISTS (
+         AND (($4::text[] = '{}' AND $5::text = '' AND $6::text = '') OR EXISTS (
            SELECT FROM symbols.ticker_spans t
            WHERE t.symbol_id = a.symbol_id
-             AND t.provider_ticker = ANY($4)
+             AND ($4 = '{}' OR t.provider_ticker = ANY($4))
+             AND t.provider_ticker COLLATE "C" > $5
+             AND ($6 = '' OR t.provider_ticker COLLATE "C" < $6)
              AND a.ex_date >= t.from_date
              AND (t.to_date IS NULL OR a.ex_date <= t.to_date))) AS covered
 FROM ingest.actions a
-WHERE a.symbol_id = ANY($5::integer[])
+WHERE a.symbol_id = ANY($7::integer[])
   AND a.kind = $1
   AND a.ended_write_id IS NULL
 ORDER BY a.symbol_id, a.action_id
@@ -124,15 +128,34 @@ class OutdatedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an answer says: facts by symbol, of dates from first to end (exclusive), for these tickers or all."""
+    """What an answer says: facts by symbol, of dates from first to end (exclusive), for these tickers or all.
+
+    Of a date that is asked for by ticker, those behind `after` and before `until`, where they are not ''.
+    """
 
     subject: str
     tickers: Sequence[str]
     first: date
     end: date
-    facts: Mapping[int, Sequence[Fact]]
+    after: str = ""
+    until: str = ""
+    facts: Mapping[int, Sequence[Fact]] = field(default_factory=dict)
     impossible: int = 0
     unknown: int = 0
+
+    def covers(self, fact: Fact) -> bool:
+        """Says whether a fact belongs to what was asked and answered whole."""
+        return (
+            self.first <= fact.terms.ex_date < self.end
+            and (not self.tickers or fact.ticker in self.tickers)
+            and self.after < fact.ticker
+            and (not self.until or fact.ticker < self.until)
+        )
+
+    @property
+    def scope(self) -> tuple[int, date, date, list[str], str, str]:
+        """Returns what CONCERNED and KNOWN ask for."""
+        return self.kind, self.first, self.end, list(self.tickers), self.after, self.until
 
     @property
     def kind(self) -> int:
@@ -194,9 +217,11 @@ async def take_in_splits(db: Database, claim: Claim, said: Said, symbol_id: int,
 
 
 async def take_in(
-    db: Database, claim: Claim, said: Said, taken: Collection[int], cursor: datetime | None
+    db: Database, claim: Claim, said: Said, taken: Collection[int], onward: tuple[datetime | None, str]
 ) -> Step | None:
-    """Takes in the rest of an answer and moves the slice's cursor, or ends it; None when it is no longer ours.
+    """Takes in the rest of an answer and moves the slice onward, to a cursor and a page, or ends it where there is none.
+
+    Returns None when it is no longer ours.
 
     `taken` are the symbols that were taken in before. Raises OutdatedError, also where another split has changed.
     """
@@ -207,7 +232,7 @@ async def take_in(
             if any(one.moments for one in rest.values()):
                 raise OutdatedError
             await part.store(rest)
-            await part.end(rest, cursor=cursor)
+            await part.end(rest, cursor=onward[0], page=onward[1])
     return part.step
 
 
@@ -263,6 +288,7 @@ class _Part:
         symbol_id: int | None = None,
         touched: tuple[int, int] | None = None,
         cursor: datetime | None = None,
+        page: str = "",
     ) -> None:
         """Ends the step: the claim goes on if it was about one symbol, else the slice comes to the cursor, or ends."""
         claim, said, more = self.claim, self.said, symbol_id is not None
@@ -278,7 +304,7 @@ class _Part:
             0 if more else said.impossible,
             0 if more else said.unknown,
             cursor,
-            "",
+            page,
             not more and cursor is None,
             more,
             claim.lease,
@@ -313,13 +339,13 @@ def _columns(new: Sequence[tuple[int, Version]]) -> tuple[list[Any], ...]:
 
 async def _concerned(conn: Connection, said: Said) -> list[int]:
     """Returns the symbols that an answer speaks of, or is silent about."""
-    rows = await conn.fetch(CONCERNED, said.kind, said.first, said.end, list(said.tickers))
+    rows = await conn.fetch(CONCERNED, *said.scope)
     return sorted({row["symbol_id"] for row in rows} | set(said.facts))
 
 
 async def _learn(conn: Connection, said: Said, symbol_ids: Sequence[int]) -> dict[int, Learned]:
     known: dict[int, list[Known]] = defaultdict(list)
-    rows = await conn.fetch(KNOWN, said.kind, said.first, said.end, list(said.tickers), symbol_ids)
+    rows = await conn.fetch(KNOWN, *said.scope, symbol_ids)
     for row in rows:
         known[row["symbol_id"]].append(_known(row))
     return {symbol_id: learn(known[symbol_id], said.facts.get(symbol_id, ())) for symbol_id in symbol_ids}
