@@ -1,7 +1,7 @@
 """Bench `migrate_*`: the migrator against a bare asyncpg script, dbmate, yoyo and Alembic, in turns on one server.
 
-`python -m tests.bench.bench_migrator` runs it alone, on an embedded Postgres of its own. Rivals that are not installed
-(the extra `bench`) are left out.
+`python -m tests.bench.bench_migrator [ROUNDS]` runs it alone, on an embedded Postgres of its own. Rivals that are not
+installed (the extra `bench`) are left out.
 """
 
 from __future__ import annotations
@@ -175,16 +175,16 @@ def _program(name: str) -> str:
     return shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}") or ""
 
 
-async def main() -> None:
+async def main(*numbers: int) -> None:
     """Runs the bench alone."""
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedPostgres(Path(folder))
         server.start()
         try:
-            print(json.dumps(await rows(server.url()), indent=2))  # noqa: T201
+            print(json.dumps(await rows(server.url(), *numbers), indent=2))  # noqa: T201
         finally:
             server.stop()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*map(int, sys.argv[1:])))

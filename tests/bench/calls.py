@@ -8,7 +8,7 @@ greedy_neighbour: a calm key's calls while another is refused above its rate, 64
 
 The load comes from h2load (Debian's nghttp2-client) where it is installed, so that the client takes little of the
 machine; else from gRPC in this process. CPU is counted of service and Postgres alone. `python -m tests.bench.calls
-[ROUNDS [CALLS]]` runs it alone.
+[ROUNDS [CALLS]]` runs it alone; with fewer CALLS all else is shorter in proportion.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ MODES = ("bare", "checked", "recorded", "inserted", "remote")
 ROUNDS, CALLS = 5, 6_000
 IN_FLIGHT, CLIENTS = 64, 8
 SECONDS = 2.0
+TICKS = os.sysconf("SC_CLK_TCK")
+REVOCATIONS, CALM_CALLS = 30, 500
 OVERHEAD, RECORDED = 1.35, 3.0
 
 NEW_KEY = """
@@ -74,9 +76,9 @@ async def measure(rounds: int = ROUNDS, number: int = CALLS) -> list[dict[str, o
         secrets = await _prepare(server)
         return [
             *await _overhead(server, secrets, rounds, number),
-            *await _recorded(server),
-            await _revoke(server, secrets),
-            await _greedy(server, secrets),
+            *await _recorded(server, SECONDS * number / CALLS),
+            await _revoke(server, secrets, REVOCATIONS * number // CALLS),
+            await _greedy(server, secrets, CALM_CALLS * number // CALLS),
         ]
 
 
@@ -100,7 +102,8 @@ async def _overhead(server: Server, secrets: dict[str, str], rounds: int, number
                     pids = [pid, auth.pid] if mode == "remote" else [pid]
                     before = _cpu(pids, server)
                     await _fast_load(target, secrets["admin"], number)
-                    cpu[mode].append((_cpu(pids, server) - before) / number * 1e6)
+                    taken = max(_cpu(pids, server) - before, 1 / TICKS)
+                    cpu[mode].append(taken / number * 1e6)
     ratios = {
         mode: statistics.median(ours / bare for ours, bare in zip(cpu[mode], cpu["bare"], strict=True))
         for mode in MODES
@@ -188,22 +191,21 @@ def _cpu(pids: list[int], server: Server) -> float:
         except OSError:
             continue
         if int(fields[1]) == postmaster:
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            total += (int(fields[11]) + int(fields[12])) / TICKS
     return total
 
 
 def _times(pid: int) -> tuple[float, float]:
     """Returns the CPU seconds of a process, and of its ended children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    tick = os.sysconf("SC_CLK_TCK")
-    return (int(fields[11]) + int(fields[12])) / tick, (int(fields[13]) + int(fields[14])) / tick
+    return (int(fields[11]) + int(fields[12])) / TICKS, (int(fields[13]) + int(fields[14])) / TICKS
 
 
-async def _recorded(server: Server) -> list[dict[str, object]]:
-    inserts = await _inserts(server)
+async def _recorded(server: Server, seconds: float) -> list[dict[str, object]]:
+    inserts = await _inserts(server, seconds)
     found = []
     for waiting in (64, 1, 256):
-        rate = await _recorder_rate(server, waiting)
+        rate = await _recorder_rate(server, waiting, seconds)
         target = RECORDED if waiting == IN_FLIGHT else None
         found.append(
             {
@@ -219,15 +221,15 @@ async def _recorded(server: Server) -> list[dict[str, object]]:
     return found
 
 
-async def _recorder_rate(server: Server, waiting: int) -> float:
+async def _recorder_rate(server: Server, waiting: int, seconds: float) -> float:
     db = await Database.open(server.auth_url, size=2)
     async with Recorder(db, service="bench") as recorder:
-        rate = await _repeat(waiting, lambda: recorder.submit(_entry()))
+        rate = await _repeat(waiting, seconds, lambda: recorder.submit(_entry()))
     await db.close()
     return rate
 
 
-async def _inserts(server: Server) -> float:
+async def _inserts(server: Server, seconds: float) -> float:
     db = await Database.open(server.auth_url, size=16)
 
     async def insert() -> None:
@@ -235,24 +237,26 @@ async def _inserts(server: Server) -> float:
         del values["scopes"]
         await db.execute(INSERT, *values.values())
 
-    rate = await _repeat(16, insert)
+    rate = await _repeat(16, seconds, insert)
     await db.close()
     return rate
 
 
-async def _repeat(waiting: int, verb: object) -> float:
+async def _repeat(waiting: int, seconds: float, verb: object) -> float:
     """Returns how often a verb ends a second with so many at once."""
     done = 0
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + seconds
 
     async def caller() -> None:
         nonlocal done
-        while time.perf_counter() < end:
+        while True:
             await verb()  # type: ignore[operator]
             done += 1
+            if time.perf_counter() > end:
+                return
 
     await asyncio.gather(*(caller() for _ in range(waiting)))
-    return done / SECONDS
+    return done / seconds
 
 
 def _entry() -> entries.Entry:
@@ -263,7 +267,7 @@ def _entry() -> entries.Entry:
     return entries.entry(call, 16, "KEY_REFUSED")
 
 
-async def _greedy(server: Server, secrets: dict[str, str]) -> dict[str, object]:
+async def _greedy(server: Server, secrets: dict[str, str], calls: int) -> dict[str, object]:
     """Measures a calm key's calls while a greedy one is refused; the limit is the same without it."""
     greedy = keys.new_secret()
     conn = await asyncpg.connect(server.superuser_url)
@@ -271,9 +275,9 @@ async def _greedy(server: Server, secrets: dict[str, str]) -> dict[str, object]:
     await conn.execute("UPDATE auth.keys SET max_calls_per_second = 50 WHERE digest = $1", keys.digest(greedy))
     await conn.close()
     async with _serving("recorded", server.auth_url, "", "") as (_, target):
-        alone = await _latencies(target, secrets["admin"])
+        alone = await _latencies(target, secrets["admin"], calls)
         loading = [asyncio.create_task(_hammer(target, greedy)) for _ in range(IN_FLIGHT)]
-        beside = await _latencies(target, secrets["admin"])
+        beside = await _latencies(target, secrets["admin"], calls)
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
@@ -288,7 +292,7 @@ async def _hammer(target: str, secret: str) -> None:
                 await call(b"", metadata=with_key(secret))
 
 
-async def _latencies(target: str, secret: str, number: int = 500) -> list[float]:
+async def _latencies(target: str, secret: str, number: int) -> list[float]:
     found = []
     async with grpc.aio.insecure_channel(target) as channel:
         call = channel.unary_unary("/mdw.ingest.v1.BarService/ListBars")
@@ -313,20 +317,20 @@ def _milliseconds(name: str, ours: list[float], limit: list[float]) -> dict[str,
     }
 
 
-async def _revoke(server: Server, secrets: dict[str, str]) -> dict[str, object]:
+async def _revoke(server: Server, secrets: dict[str, str], number: int) -> dict[str, object]:
     """Measures RevokeKey while 64 calls are in flight; the limit is the same call without load."""
     async with auth_process(server, key_max_calls_per_second="1000000") as auth:
-        quiet = await _revocations(auth.target, secrets["admin"])
+        quiet = await _revocations(auth.target, secrets["admin"], number)
         async with _serving("recorded", server.auth_url, auth.target, secrets["service"]) as (_, target):
             loading = asyncio.create_task(_load(target, secrets["admin"], 10**9))
             await asyncio.sleep(0.5)
-            busy = await _revocations(auth.target, secrets["admin"])
+            busy = await _revocations(auth.target, secrets["admin"], number)
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
     return _milliseconds("revoke_under_load", busy, quiet)
 
 
-async def _revocations(target: str, secret: str, number: int = 30) -> list[float]:
+async def _revocations(target: str, secret: str, number: int) -> list[float]:
     found = []
     async with grpc.aio.insecure_channel(target) as channel:
         stub = auth_pb2_grpc.KeyServiceStub(channel)

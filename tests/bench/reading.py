@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BARS, ROUNDS, MORE_BARS = 1_000_000, 5, 10_000_000
 TARGETS = {"stream": 0.75, "as_of": 0.55}
 READERS = (1, 8, 32)
-BUSY, STALLED = 4, 40
+BUSY, STALLED = 4, 50
 MAX_MESSAGE = (("grpc.max_receive_message_length", 16 * 2**20),)
 
 LIMIT = """
@@ -130,10 +130,10 @@ class Reading:
         total = sum(await asyncio.gather(*(one() for _ in range(count))))
         return total / (time.perf_counter() - start)
 
-    async def stop(self, count: int) -> list[Any]:
+    async def stop(self, count: int, secret: str) -> list[Any]:
         """Opens so many streams of which nobody reads on after the first bars, until they have given up waiting."""
         request = bars_pb2.StreamBarsRequest(symbol_ids=[self.symbol_id], timeframe=M1)
-        stalled = [self._stub.StreamBars(request, metadata=self._metadata) for _ in range(count)]
+        stalled = [self._stub.StreamBars(request, metadata=with_key(secret)) for _ in range(count)]
         for call in stalled:
             await call.read()
             await call.read()
@@ -172,11 +172,11 @@ async def rows(
             longer = await history.symbol("LONGER")
             before = await fill(server, history, longer, more_bars)
             longest = Reading(server, channel, service.secret, longer, more_bars)
-            suffix = f"_{more_bars // 1_000_000}m"
+            suffix = f"_{MORE_BARS // 1_000_000}m"
             measured += await _measure(longest, before, 1, service, suffix)
             measured += await client.memory(service, longer, more_bars, suffix)
         # Last, since each reader that stops has megabytes waiting in the buffers of both sides.
-        measured += await _beside(reading, few, rounds, limit=float(str(measured[0]["limit"])))
+        measured += await _beside(reading, few, rounds, service, limit=float(str(measured[0]["limit"])))
     await history.close()
     return measured
 
@@ -208,7 +208,9 @@ async def _measure(
     ]
 
 
-async def _beside(reading: Reading, few: list[int], rounds: int, limit: float) -> list[dict[str, object]]:
+async def _beside(
+    reading: Reading, few: list[int], rounds: int, service: Served, limit: float
+) -> list[dict[str, object]]:
     """Measures the other ways to read, and many readers."""
     found = [
         _row("list_bars", await reading.pages(), limit),
@@ -220,7 +222,7 @@ async def _beside(reading: Reading, few: list[int], rounds: int, limit: float) -
     ratios, rates = [], []
     for _ in range(rounds):
         alone = await reading.readers(BUSY, share=1.0)
-        stalled = await reading.stop(STALLED)
+        stalled = await reading.stop(STALLED, service.other_secret)
         rates.append((await reading.readers(BUSY, share=1.0), alone))
         ratios.append(rates[-1][0] / alone)
         for call in stalled:

@@ -19,6 +19,7 @@ import asyncpg
 import uvloop
 
 from tests.ingest.bars_support import bars_serving
+from tests.support import make_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,10 +44,11 @@ SELECT array_agg(ts) FROM ingest.bars WHERE symbol_id = $1 AND extract(epoch FRO
 
 @dataclass(frozen=True)
 class Served:
-    """Where a service of bars is, a key for it, and its process."""
+    """Where a service of bars is, two keys for it, and its process."""
 
     target: str
     secret: str
+    other_secret: str
     pid: int
 
     def peak_mb(self) -> int:
@@ -110,8 +112,8 @@ async def many(server: Server, history: History) -> list[int]:
     return ids
 
 
-async def _start(server: Server) -> tuple[Any, str, str]:
-    """Starts the service; returns its process, its address and a key."""
+async def _start(server: Server) -> tuple[Any, dict[str, str]]:
+    """Starts the service; returns its process, and what it prints."""
     urls = json.dumps({"admin_url": server.superuser_url, "ingest_url": server.ingest_url, "auth_url": server.auth_url})
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.bench.served", urls, stdin=-1, stdout=-1)
     assert child.stdout is not None
@@ -119,15 +121,15 @@ async def _start(server: Server) -> tuple[Any, str, str]:
         assert line
     found = json.loads(line)
     asyncio.get_running_loop().create_task(child.stdout.read())
-    return child, found["target"], found["secret"]
+    return child, found
 
 
 @asynccontextmanager
 async def served(server: Server) -> AsyncIterator[Served]:
     """Runs the service."""
-    child, target, secret = await _start(server)
+    child, found = await _start(server)
     try:
-        yield Served(target, secret, child.pid)
+        yield Served(**found, pid=child.pid)
     finally:
         child.stdin.write_eof()
         await child.wait()
@@ -135,8 +137,11 @@ async def served(server: Server) -> AsyncIterator[Served]:
 
 async def serve(urls: str) -> None:
     """Runs the service until standard input ends."""
-    async with bars_serving(SimpleNamespace(**json.loads(urls))) as bars:
-        print(json.dumps({"target": bars.target, "secret": bars.metadata[0][1]}), flush=True)  # noqa: T201
+    database = SimpleNamespace(**json.loads(urls))
+    async with bars_serving(database) as bars:
+        found = {"target": bars.target, "secret": bars.metadata[0][1]}
+        found["other_secret"] = await make_key(database, "bars.read", name="other")
+        print(json.dumps(found), flush=True)  # noqa: T201
         await asyncio.to_thread(sys.stdin.read)
 
 
