@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -119,8 +120,9 @@ def longer(tmp_path: Path) -> Path:
     into = tmp_path / "sql"
     shutil.copytree(SQL_FOLDER, into)
     newest = max(int(path.name[:4]) for path in into.glob("*.sql"))
-    column = "ALTER TABLE ingest.bars ADD COLUMN note text;\nCREATE FUNCTION ingest.one() RETURNS int LANGUAGE sql AS 'SELECT 1';"
-    (into / f"{newest + 1:04}_note.sql").write_text(column)
+    column = "ALTER TABLE ingest.bars ADD COLUMN note text;"
+    function = "CREATE FUNCTION ingest.one() RETURNS int LANGUAGE sql AS 'SELECT 1';"
+    (into / f"{newest + 1:04}_note.sql").write_text(f"{column}\n{function}")
     index = "-- migrator: no-transaction\nCREATE INDEX CONCURRENTLY bars_by_write ON ingest.bars (write_id);"
     (into / f"{newest + 2:04}_by_write.sql").write_text(index)
     return into
@@ -143,11 +145,24 @@ async def test_up_works_after_it_an_index_outside_a_transaction_included(
     assert (await command(joined.url(), "verify", "--folder", str(longer))).code == 0
 
 
-async def test_bootstrap_and_baseline_work_on_a_cluster(joined: Joined, owner: asyncpg.Connection, command: Command) -> None:
+async def test_bootstrap_and_baseline_work_on_a_cluster(
+    joined: Joined, owner: asyncpg.Connection, command: Command, tmp_path: Path
+) -> None:
     assert (await command(joined.url(), "distribute")).code == 0
-    ended = await command(joined.url(), "bootstrap", "--key-file", "/dev/null")
-    assert ended.code == 2  # the file is there, and no key
+    ended = await command(joined.url(), "bootstrap", "--key-file", str(tmp_path / "admin.key"))
+    assert ended.code == 0, ended.err
     await owner.execute("DELETE FROM migrator.history WHERE version > 5")
     ended = await command(joined.url(), "baseline")
     assert ended.code == 0, ended.err
     assert (await command(joined.url(), "verify")).code == 0
+
+
+async def test_keys_of_a_restored_backup_are_put_right_on_a_cluster(
+    joined: Joined, command: Command, tmp_path: Path
+) -> None:
+    assert (await command(joined.url(), "distribute")).code == 0
+    log = tmp_path / "auth.log"
+    log.write_text('{"event": "key_changed", "key_id": "%s", "version": 1, "state": "ACTIVE"}\n' % UUID(int=7))
+    ended = await command(joined.url(), "after-restore", "--log", str(log), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["made_after_the_backup"] == [str(UUID(int=7))]
