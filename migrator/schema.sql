@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 87d1d20f2c01f045663afa5f7dbdf5cd06f837e8b09d193d7f04e23a6e2d5f1e
+-- files: a7cca251cdb856563342594f064edbc95ed2c4394a0f46c78d1cc76d07900766
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1993,7 +1993,8 @@ CREATE VIEW symbols.ticker_spans AS
     s.delist_date,
     s.exchange,
     s.type,
-    s.figi
+    s.figi,
+    s.create_time
    FROM (symbols.tickers t
      JOIN symbols.symbols s USING (symbol_id));
 

@@ -71,7 +71,7 @@ LEFT JOIN LATERAL (
 -- As before, and what the registry says of the symbol itself: ingest compares it with the provider's lists.
 CREATE OR REPLACE VIEW symbols.ticker_spans AS
 SELECT t.symbol_id, t.asset_class, t.ticker, t.provider_ticker, t.from_date, t.to_date,
-       s.name, s.active, s.timeframes, s.list_date, s.delist_date, s.exchange, s.type, s.figi
+       s.name, s.active, s.timeframes, s.list_date, s.delist_date, s.exchange, s.type, s.figi, s.create_time
 FROM symbols.tickers t
 JOIN symbols.symbols s USING (symbol_id);
 

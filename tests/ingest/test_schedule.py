@@ -131,19 +131,57 @@ async def test_nothing_is_planned_before_the_extended_hours_are_over(ingest, sch
     assert await scheduler.run_due() == []
 
 
+ACTION_JOBS = """
+SELECT first_date, last_date, priority, request ->> 'symbolIds' IS NOT NULL AS named
+FROM ingest.backfills
+WHERE kind = 4
+ORDER BY create_time
+"""
+END_ACTIONS = """
+UPDATE ingest.backfills SET state = $1, finish_time = now() WHERE kind = 4 AND state = 1
+"""
+
+
 async def test_after_a_session_of_stocks_the_actions_around_it_are_asked_for_once(ingest, scheduler, clock):
-    """Not a second time while the first is still to come, nor after a day of crypto."""
+    """Not a second time while the first is still to come, nor after a day of crypto; their history comes along."""
     await symbol(ingest, "AAPL")
     await symbol(ingest, "BTC-USD", CRYPTO)
-    jobs = "SELECT first_date, last_date, priority FROM ingest.backfills WHERE kind = 4"
     clock.set("2018-03-02T00:20:00")
     assert len(await scheduler.run_due()) == 1
-    assert await ingest.sql.fetch(jobs) == []
+    assert await ingest.sql.fetch(ACTION_JOBS) == []
     for day in ("2018-03-02", "2018-03-03"):
         clock.set(f"{day}T01:20:00")
         await scheduler.run_due()
-        [found] = [tuple(row) for row in await ingest.sql.fetch(jobs)]
-        assert found == (date(2018, 1, 30), date(2019, 3, 1), Priority.PRIORITY_LOW)
+        assert await ingest.sql.fetch(ACTION_JOBS) == [
+            (date(2000, 1, 1), date(2019, 3, 1), Priority.PRIORITY_LOW, True),
+            (date(2018, 1, 30), date(2019, 3, 1), Priority.PRIORITY_LOW, False),
+        ]
+
+
+async def test_the_history_of_actions_is_asked_for_once_of_each_symbol_and_again_where_it_failed(
+    ingest, scheduler, clock
+):
+    async def histories(day):
+        """Runs the schedule; returns the jobs for whole histories that there are then."""
+        clock.set(f"{day}T02:00:00")
+        await scheduler.run_due()
+        return sum(row["first_date"] == date(2000, 1, 1) for row in await ingest.sql.fetch(ACTION_JOBS))
+
+    await symbol(ingest, "AAPL")
+    assert await histories("2018-03-02") == 1
+    await ingest.sql.execute(END_ACTIONS, State.FAILED)
+    assert await histories("2018-03-03") == 2
+    await ingest.sql.execute(END_ACTIONS, State.SUCCEEDED)
+    assert await histories("2018-03-06") == 2
+    await symbol(ingest, "MSFT")
+    await symbol(ingest, "IBM", active=False)
+    await ingest.sql.execute(END_ACTIONS, State.SUCCEEDED)
+    assert await histories("2018-03-07") == 3
+    await ingest.sql.execute(END_ACTIONS, State.SUCCEEDED)
+    await ingest.sql.execute("UPDATE symbols.symbols SET active = true")
+    await ingest.call("SyncActions")
+    await ingest.sql.execute(END_ACTIONS, State.SUCCEEDED)
+    assert await histories("2018-03-08") == 4  # IBM's came with all
 
 
 async def test_each_symbol_has_its_own_timeframes_and_inactive_ones_none(ingest, scheduler, clock):

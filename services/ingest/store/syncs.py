@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ LOW = 1
 BACK, AHEAD = timedelta(days=30), timedelta(days=365)
 """Around a session the schedule asks for the actions of so long; whoever asks himself, for those so far ahead, too."""
 
+BEGINNING = date(2000, 1, 1)
+"""The provider tells of nothing before."""
+
 SLICE_KINDS = {SYMBOLS: 5, ACTIONS: 6}
 """mdw.ingest.v1.Slice.Kind, by that of the job."""
 
@@ -67,6 +71,27 @@ FROM symbols.ticker_spans
 WHERE asset_class IN (1, 2)
 GROUP BY symbol_id
 ORDER BY symbol_id
+"""
+
+# Active symbols whose whole history nobody has asked for since they were registered: by name, or as all there are.
+WITHOUT_HISTORY = """
+WITH whole AS MATERIALIZED (
+  SELECT create_time, request -> 'tickers' AS tickers, request -> 'symbolIds' AS symbol_ids
+  FROM ingest.backfills
+  WHERE kind = 4
+    AND state IN (1, 2, 3, 4)
+    AND first_date <= $1
+)
+SELECT t.symbol_id, array_agg(t.provider_ticker ORDER BY t.from_date) AS tickers
+FROM symbols.ticker_spans t
+WHERE t.active
+  AND t.asset_class IN (1, 2)
+  AND NOT EXISTS (
+    SELECT FROM whole w
+    WHERE w.create_time >= t.create_time
+      AND ((w.tickers IS NULL AND w.symbol_ids IS NULL) OR w.tickers ? t.ticker OR w.symbol_ids ? t.symbol_id::text))
+GROUP BY t.symbol_id
+ORDER BY t.symbol_id
 """
 
 PAGE_OF_ACTIONS = """
@@ -116,14 +141,27 @@ async def insert_job(conn: Connection, job: tuple[Any, ...], slices: Sequence[Sy
     return backfill_id
 
 
-async def insert_scheduled_actions(conn: Connection, session: date) -> UUID | None:
-    """Writes a job for the actions around a session, inside a change of jobs; None while another one is open."""
+async def insert_scheduled_actions(conn: Connection, session: date) -> None:
+    """Writes jobs for the actions around a session, and for the history of active symbols that lack it.
+
+    Inside a change of jobs; none while another one of the schedule is open.
+    """
     if await conn.fetchval(HAS_OPEN_ACTIONS):
-        return None
-    first, last = session - BACK, session + AHEAD
-    slices = plan_actions([row["tickers"] for row in await conn.fetch(LISTED_TICKERS)], first, last)
-    job: tuple[Any, ...] = (ACTIONS, REFETCH, LOW, [], first, last, "{}", None)
-    return await insert_job(conn, job, slices) if slices else None
+        return
+    last = session + AHEAD
+    new = await conn.fetch(WITHOUT_HISTORY, BEGINNING)
+    named = json.dumps({"symbolIds": [str(row["symbol_id"]) for row in new]})
+    await _insert_scheduled(conn, [row["tickers"] for row in new], (BEGINNING, last), named)
+    listed = [row["tickers"] for row in await conn.fetch(LISTED_TICKERS)]
+    await _insert_scheduled(conn, listed, (session - BACK, last), "{}")
+
+
+async def _insert_scheduled(
+    conn: Connection, tickers: Sequence[Sequence[str]], span: tuple[date, date], summary: str
+) -> None:
+    slices = plan_actions(tickers, *span)
+    if slices:
+        await insert_job(conn, (ACTIONS, REFETCH, LOW, [], *span, summary, None), slices)
 
 
 class Syncs:
