@@ -212,8 +212,8 @@ def connect_options(application_name: str, *, pooler: bool) -> dict[str, Any]:
     settings = {"application_name": application_name}
     if pooler:
         return {"server_settings": settings, "statement_cache_size": 0}
-    # A cluster hides its shards from the catalog, row by row: asyncpg's look at the types would take a second. One server
-    # keeps the setting and knows nothing of it; a pooler refuses settings that it does not know.
+    # A cluster hides its shards from the catalog, row by row: asyncpg's look at the types would take a second. One
+    # server keeps the setting and knows nothing of it; a pooler refuses settings that it does not know.
     return {"server_settings": {**settings, "citus.override_table_visibility": "off"}}
 
 

@@ -73,7 +73,7 @@ class DirectBars:
     def __init__(self, reader, symbols, servicer):
         self.reader = reader
         self._symbols = symbols
-        self._servicer = servicer
+        self.servicer = servicer
 
     async def changed(self, old, new, symbol_id):
         """Returns the messages of what differs between two questions."""
@@ -82,29 +82,34 @@ class DirectBars:
             return [bars_pb2.StreamBarsResponse.FromString(one) async for one in messages]
 
     async def streamed(self, **fields):
-        answers = self._servicer.StreamBars(bars_pb2.StreamBarsRequest(**fields), None)
+        answers = self.servicer.StreamBars(bars_pb2.StreamBarsRequest(**fields), None)
         messages = [
             bars_pb2.StreamBarsResponse.FromString(one) if isinstance(one, bytes) else one async for one in answers
         ]
         return Streamed(messages[0], messages[1:-1], messages[-1].receipt)
 
     async def list(self, **fields):
-        return await self._servicer.ListBars(bars_pb2.ListBarsRequest(**fields), None)
+        return await self.servicer.ListBars(bars_pb2.ListBarsRequest(**fields), None)
+
+    async def latest(self, **fields):
+        return await self.servicer.GetLatestBars(bars_pb2.GetLatestBarsRequest(**fields), None)
 
     async def pages(self, **fields):
         return await all_pages(self.list, fields)
 
 
 @asynccontextmanager
-async def direct_bars(database):
+async def direct_bars(database, replicas=()):
+    """Reads from replicas, named by their URLs, where they can answer."""
     db, streams = [await Database.open(database.ingest_url, size=3) for _ in range(2)]
-    reader, tokens = Reader(db, Sources(db), Sources(streams)), PageTokens()
+    calls, long = [[await Database.open(url, size=3) for url in replicas] for _ in range(2)]
+    reader, tokens = Reader(db, Sources(db, calls), Sources(streams, long)), PageTokens()
     await reader.prepare()
     await tokens.load(db, "ingest")
     symbols = SymbolStore(db)
     yield DirectBars(reader, symbols, BarServicer(reader, symbols, tokens))
-    await streams.close()
-    await db.close()
+    for pool in (*calls, *long, streams, db):
+        await pool.close()
 
 
 class Bars:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from services.ingest.reading.answers import Inquiry, Question
     from services.ingest.reading.receipts import Receipt
     from services.ingest.store.figures import Written
-    from services.kit.db import Connection, Database
+    from services.ingest.store.sources import View
+    from services.kit.db import Connection
 
 # Both answers of a piece are held in memory: so many days of minutes, or all days there are.
 _PIECE_DAYS = {False: 60, True: 1_000_000}
@@ -126,8 +127,8 @@ class ChangedSeries:
 class ChangeStream(Stream[ChangedSeries]):
     """Sends the differences of many series."""
 
-    def __init__(self, db: Database, series: Iterable[ChangedSeries], receipt: Receipt) -> None:
-        super().__init__(db, series, receipt)
+    def __init__(self, view: View, series: Iterable[ChangedSeries], receipt: Receipt) -> None:
+        super().__init__(view, series, receipt)
         self._compared = receipt
 
     async def answer(self, connection: Connection, series: ChangedSeries) -> None:

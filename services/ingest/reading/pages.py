@@ -44,7 +44,7 @@ class Page:
 
 async def read_page(db: Database, inquiry: Inquiry, *, position: Position | None, size: int) -> Page:
     """Returns at most `size` bars; fewer with a next position where too many stored bars had to be read."""
-    async with bars.reading(db) as connection:
+    async with bars.reading(db, spread=inquiry.question.snapshot.spread) as connection:
         pages = _Reading(inquiry, position, await adjuster_for(connection, inquiry))
         exhausted = await pages.collect(connection, size)
         answer, next_ms = pages.cut(size, exhausted=exhausted)

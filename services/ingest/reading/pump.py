@@ -2,7 +2,8 @@
 
 A task of its own reads from the database and encodes; the caller takes messages from it. Whoever has not taken one for
 STALL_SECONDS must not hold a connection and a snapshot: what is being read is ended, and goes on from the next bar, as
-of the same instant, once the message has been taken.
+of the same instant, once the message has been taken. In the same way an answer goes on elsewhere when the replica that
+it is read from goes away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-    from services.kit.db import Connection, Database
+    from services.ingest.store.sources import View
+    from services.kit.db import Connection
 
 STALL_SECONDS = 2.0
 WANTED_STALL_SECONDS = 0.1
@@ -45,8 +47,9 @@ S = TypeVar("S", bound=Sender)
 class Pump(Generic[S]):
     """Answers for many series; a subclass says how one is answered. `messages` may be used once."""
 
-    def __init__(self, db: Database, series: Iterable[S]) -> None:
-        self._db = db
+    def __init__(self, view: View, series: Iterable[S]) -> None:
+        self._view = view
+        self._db = view.sources.primary
         self._series = series
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._undelivered: bytes | None = None
@@ -107,8 +110,10 @@ class Pump(Generic[S]):
 
     async def _stretch(self, current: S | None, following: Iterator[S]) -> S | None:
         """Works on one connection until the end, or a pause; returns the series that is to go on."""
+        sources, snapshot = self._view.sources, self._view.snapshot
+        self._db = await sources.pick(snapshot)
         try:
-            async with bars.reading(self._db) as connection:
+            async with bars.reading(self._db, spread=snapshot.spread) as connection:
                 self._turn_ends = time.monotonic() + TURN_SECONDS
                 while current is not None:
                     await self.send(current)
@@ -118,4 +123,7 @@ class Pump(Generic[S]):
             if self._undelivered is not None:
                 await self._queue.put(self._undelivered)
                 self._undelivered = None
+        except Exception as error:
+            if not sources.passes_over(self._db, error):
+                raise
         return current

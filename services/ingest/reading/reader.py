@@ -14,12 +14,12 @@ from services.ingest.reading.series import Series
 from services.ingest.reading.streams import AnswerStream
 from services.ingest.store import sessions
 from services.ingest.store.actions import known_actions
-from services.ingest.store.bars import reading
 from services.ingest.store.changes import changes_between
 from services.ingest.store.figures import FigureStore
 from services.ingest.store.latest import latest
 from services.ingest.store.purges import purged_since
 from services.ingest.store.snapshots import Snapshots
+from services.ingest.store.sources import View
 from services.ingest.store.suspects import suspect_days
 from services.ingest.timeframes import DAY, DAY_MS
 from services.kit.errors import FailedPrecondition
@@ -67,17 +67,21 @@ class Reader:
         """Returns the sessions that a symbol trades in."""
         return self._calendars[calendar_of(symbol.asset_class)]
 
-    async def snapshot(self, as_of: datetime | None) -> Snapshot:
-        """Returns what is seen at an instant, or now."""
-        return await (self._snapshots.newest() if as_of is None else self._snapshots.at(as_of))
+    async def snapshot(self, as_of: datetime | None, symbols: Sequence[Symbol] = ()) -> Snapshot:
+        """Returns what is seen at an instant, or now, once it can be seen of these symbols wherever their bars are."""
+        snapshot = await (self._snapshots.newest() if as_of is None else self._snapshots.at(as_of))
+        await self._snapshots.settle(snapshot, _ids(symbols))
+        return snapshot
 
     async def page(
         self, question: Question, symbol: Symbol, receipt: Receipt, *, position: Position | None, size: int
     ) -> Page:
         """Returns a page of one symbol's answer."""
         known = await self._known_actions(question, [symbol])
-        db = await self._calls.pick(question.snapshot)
-        page = await read_page(db, self._inquiry(question, symbol, known), position=position, size=size)
+        inquiry = self._inquiry(question, symbol, known)
+        page = await self._calls.read(
+            question.snapshot, lambda db: read_page(db, inquiry, position=position, size=size)
+        )
         receipt.add_bars(page.bars.bars.ts)
         receipt.add_account(symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)
         return page
@@ -94,7 +98,7 @@ class Reader:
                 one.known_empty, one.most = figures is None, figures.bars if figures else 0
                 yield one
 
-        return AnswerStream(await self._streams.pick(question.snapshot), series(), receipt)
+        return AnswerStream(View(self._streams, question.snapshot), series(), receipt)
 
     async def changes(self, old: Question, new: Question, symbols: Sequence[Symbol], receipt: Receipt) -> Pump[Any]:
         """Returns what sends the differences between the answers to a question as of two instants."""
@@ -116,7 +120,7 @@ class Reader:
                 else:
                     receipt.add_compared(symbol, bars=0)
 
-        return ChangeStream(await self._streams.pick(new.snapshot), series(), receipt)
+        return ChangeStream(View(self._streams, new.snapshot), series(), receipt)
 
     async def purged(self, question: Question, symbols: Sequence[Symbol]) -> dict[int, MdwError]:
         """Returns, by symbol_id, the error of each symbol whose bars of the span are not as they were: purged since."""
@@ -146,8 +150,9 @@ class Reader:
 
     async def latest(self, question: Question, symbols: Sequence[Symbol], receipt: Receipt) -> list[Block]:
         """Returns the newest stored bar of each symbol, as a block of one bar or none."""
-        async with reading(await self._calls.pick(question.snapshot)) as connection:
-            found = await latest(connection, _ids(symbols), question.timeframe.number, question.snapshot)
+        snapshot, timeframe = question.snapshot, question.timeframe.number
+        written = await self._figures.written(_ids(symbols), timeframe)
+        found = await self._calls.read(snapshot, lambda db: latest(db, written, timeframe, snapshot))
         blocks = [found.get(symbol.symbol_id, join([])) for symbol in symbols]
         for symbol, block in zip(symbols, blocks, strict=True):
             receipt.add_bars(block.bars.ts)

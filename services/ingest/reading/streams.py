@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from services.ingest.reading.blocks import Block
     from services.ingest.reading.receipts import Receipt
-    from services.kit.db import Connection, Database
+    from services.ingest.store.sources import View
+    from services.kit.db import Connection
 
 # Revisions come before all bars and are kept until their time comes; with more, a series is read in several spans.
 MAX_REVISIONS = 100_000
@@ -27,8 +28,8 @@ S = TypeVar("S", bound=Sender)
 class Stream(Pump[S]):
     """Sends answers of many series and adds up their accounts."""
 
-    def __init__(self, db: Database, series: Iterable[S], receipt: Receipt) -> None:
-        super().__init__(db, series)
+    def __init__(self, view: View, series: Iterable[S], receipt: Receipt) -> None:
+        super().__init__(view, series)
         self._receipt = receipt
 
     async def send_whole(self, connection: Connection, series: Series) -> None:

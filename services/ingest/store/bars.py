@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from services.kit.db import Connection, Database
 
 # Sequential and bitmap scans are what a planner without statistics takes for a long span; parallel workers would mix
-# the two runs. A cluster's nodes are told the same; one server keeps the first setting and knows nothing of it.
+# the two runs.
 BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
-SET LOCAL citus.propagate_set_commands = 'local';
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
 SET LOCAL max_parallel_workers_per_gather = 0;
 SET LOCAL plan_cache_mode = force_generic_plan
+"""
+# On a cluster: its nodes are told the same, and a symbol's node is found by its number, which a generic plan lacks.
+BEGIN_SPREAD = f"""
+{BEGIN.replace("READ ONLY;", "READ ONLY; SET LOCAL citus.propagate_set_commands = 'local';")};
+SET LOCAL plan_cache_mode = force_custom_plan
 """
 
 READ = """
@@ -58,8 +64,7 @@ UNION ALL
  LIMIT {limit})
 """
 # The same rows as one value, by a statement that is planned once a connection: planning READ takes longer than reading
-# a few hundred bars. Parameters are not hashed, so that it is for snapshots with few open writes; and not for a
-# cluster, which finds the node of a symbol by its number in the statement.
+# a few hundred bars. Parameters are not hashed, so that it is for snapshots with few open writes.
 READ_FEW = """
 SELECT string_agg(timestamptz_send(ts) || float8send(open) || float8send(high) || float8send(low) || float8send(close)
                   || float8send(vwap) || float8send(volume) || int4send(trade_count) || int2send(flags), '')
@@ -107,10 +112,10 @@ class Span:
 
 
 @asynccontextmanager
-async def reading(db: Database) -> AsyncIterator[Connection]:
-    """Lends a connection for reads of bars; each statement has a snapshot of its own."""
+async def reading(db: Database, *, spread: bool = True) -> AsyncIterator[Connection]:
+    """Lends a connection for reads of bars, spread over nodes or not; each statement has a snapshot of its own."""
     async with db.connection() as connection:
-        await connection.execute(BEGIN)
+        await connection.execute(BEGIN_SPREAD if spread else BEGIN)
         try:
             yield connection
         except BaseException:
@@ -123,7 +128,7 @@ async def read(
     connection: Connection, span: Span, snapshot: Snapshot, *, limit: int, newest_first: bool = False
 ) -> Block:
     """Returns at most `limit` bars from one end of a span."""
-    if limit <= FEW + 1 and len(snapshot.open) <= _FEW_OPEN and not snapshot.spread:
+    if limit <= FEW + 1 and len(snapshot.open) <= _FEW_OPEN:
         return await _read_few(connection, span, snapshot, limit=limit, newest_first=newest_first)
     data = bytearray()
 
