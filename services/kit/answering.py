@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 log = get("call")
 
-MAX_OPEN_CALLS = 4_096
+MAX_WAITING_ROWS = 4_096
 RECHECK_SECONDS = 3.0
 DENIAL_SECONDS = 0.05
 """No denial is answered sooner, so that the time does not tell a missing key from a revoked one."""
@@ -74,12 +74,14 @@ class Answering:
         limits: KeyLimits,
         metrics: Metrics,
         throttle: PeerThrottle,
+        max_open_calls: int,
     ) -> None:
         self._recorder = recorder
         self._authenticator = authenticator
         self._limits = limits
         self._metrics = metrics
         self._throttle = throttle
+        self.max_open_calls = max_open_calls
         self._open = 0
         self._loop = asyncio.get_running_loop()
         self._lines = CallLines()
@@ -174,7 +176,7 @@ class Answering:
 
     async def _identify(self, call: Call, credentials: authn.Credentials) -> None:
         """Finds the key of a call; raises Unauthenticated, or Unavailable if nobody can say."""
-        self._admit()
+        self._admit(call)
         try:
             secret = credentials.secret()
             digest = keys.digest(secret)
@@ -203,13 +205,14 @@ class Answering:
             self._throttle.give_back(call.peer)
         return key
 
-    def _admit(self) -> None:
+    def _admit(self, call: Call) -> None:
         """Refuses before anything is done while rows cannot be written, or too many calls are open."""
         if not self.ready:
             raise Unavailable("DATABASE_UNAVAILABLE", "the service is not ready", retry_after=1.0)
         if self._recorder.down:
             raise Unavailable("DATABASE_UNAVAILABLE", "the audit log cannot be written", retry_after=1.0)
-        if self._open > MAX_OPEN_CALLS or self._recorder.waiting > MAX_OPEN_CALLS:
+        if self._open > self.max_open_calls or self._recorder.waiting > MAX_WAITING_ROWS:
+            call.turned_away = True
             raise ResourceExhausted("TOO_MANY_CALLS", "the server is full", retry_after=1.0)
 
     def _authorize(self, call: Call) -> Any:
@@ -285,7 +288,8 @@ class Answering:
         row = self._row(call, method, error)
         if row is None:
             return error
-        if not call.begun and self._recorder.down:
+        if call.turned_away or (not call.begun and self._recorder.down):
+            # It learns nothing, and to hold it until a slow database has its row would keep the server full.
             self._recorder.floods.count(row)
             return error
         future = self._recorder.submit(row) if call.begun else self._recorder.floods.record(row)

@@ -41,6 +41,9 @@ class Call:
     begun: bool = False
     """True once the handler runs: what is refused before that may come in floods."""
 
+    turned_away: bool = False
+    """True if the server was full when it came: it is told so at once, and counted afterwards."""
+
     started: bool = False
     """True once a stream's first row is committed."""
 

@@ -264,4 +264,5 @@ def _answering(
         limits=KeyLimits(max_calls_per_second=settings.key_max_calls_per_second, max_streams=settings.key_max_streams),
         metrics=metrics,
         throttle=PeerThrottle(rate=float(settings.peer_failures_per_second)),
+        max_open_calls=settings.max_open_calls,
     )

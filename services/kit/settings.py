@@ -71,6 +71,9 @@ class ServiceSettings(Settings):
     peer_failures_per_second: int = 10
     """Refused calls that one address may make; five times as many at once."""
 
+    max_open_calls: int = 4_096
+    """More at once are refused before anything is done for them."""
+
     drain_seconds: float = 1.0
     """How long a stopping server still answers, so that clients see NOT_SERVING first."""
     log_level: str = "INFO"
@@ -91,6 +94,7 @@ class ServiceSettings(Settings):
         _check_range("DRAIN_SECONDS", self.drain_seconds, 0, 600)
         _check_range("KEY_MAX_CALLS_PER_SECOND", self.key_max_calls_per_second, 1, 1_000_000)
         _check_range("PEER_FAILURES_PER_SECOND", self.peer_failures_per_second, 1, 1_000_000)
+        _check_range("MAX_OPEN_CALLS", self.max_open_calls, 1, 100_000)
         _check_range("KEY_MAX_STREAMS", self.key_max_streams, 1, 10_000)
         # No ERROR: changes of keys and the heads of the audit log are logged as warnings, and must be.
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING"):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 
 from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from mdw_client.channel import aio_channel
@@ -22,6 +24,7 @@ from tests.chaos import (
     until_quiet,
     until_readiness,
 )
+from tests.support import detail, with_key
 from tests.waiting import LONG
 from tests.whole import fill
 
@@ -75,6 +78,27 @@ async def test_connections_that_break_cost_callers_of_our_client_no_read(databas
             await asyncio.sleep(0.002)
             getattr(proxy, fault)()
             await asyncio.gather(*reads)
+
+
+async def test_a_full_service_on_a_slow_line_refuses_the_rest_and_serves_again(database):
+    """What was refused and waited for its row held the server full: under steady excess nothing was served any more."""
+    async with behind_a_proxy(database, max_open_calls="4") as (proxy, services):
+        proxy.latency = 0.05
+        stub = auth_pb2_grpc.KeyServiceStub(services.channels["auth"])
+        codes: Counter[grpc.StatusCode] = Counter()
+
+        async def caller() -> None:
+            while codes[grpc.StatusCode.OK] < 12:
+                try:
+                    await stub.ListKeys(auth_pb2.ListKeysRequest(), metadata=with_key(services.admin), timeout=LONG)
+                    codes[grpc.StatusCode.OK] += 1
+                except grpc.aio.AioRpcError as error:
+                    codes[error.code()] += 1
+                    assert detail(error, RetryInfo()) is not None  # noqa: PT017 - callers go on
+                    await asyncio.sleep(0.02)
+
+        await asyncio.gather(*(caller() for _ in range(12)))
+        assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 async def test_a_slow_line_delays_calls_and_refuses_what_does_not_fit_with_a_time_to_come_back(database):

@@ -13,14 +13,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
-from services.kit import answering
 from services.kit.floods import ROWS_A_SECOND
 from services.kit.limits import PeerThrottle
 from services.kit.methods import UndeclaredError
 from services.kit.scopes import scopes
 from tests.kit.conftest import Bars, make_server
 from tests.support import make_key, reason, running, serving, with_key
-from tests.waiting import LONG
+from tests.waiting import LONG, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -156,8 +155,8 @@ def _rows_at_most(counted) -> int:
     return (ROWS_A_SECOND + 6) * (max(seconds) - min(seconds) + 2)
 
 
-async def test_a_full_server_says_when_to_come_back_and_serves_again(rig, rows, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_OPEN_CALLS", 1)
+async def test_a_full_server_says_when_to_come_back_and_serves_again(rig, rows):
+    rig.server.answering.max_open_calls = 1
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(request, context):
@@ -175,7 +174,11 @@ async def test_a_full_server_says_when_to_come_back_and_serves_again(rig, rows, 
     go_on.set()
     await first
     await rig.stub.ListBars(bars_pb2.ListBarsRequest(), metadata=with_key(rig.key))
-    assert sorted(row["code"] for row in await rows.all()) == [0, 0, 8]
+    await until(lambda: _codes(rows, [0, 0, 8]))
+
+
+async def _codes(rows, wanted) -> bool:
+    return sorted(row["code"] for row in await rows.all()) == wanted
 
 
 async def test_a_peer_that_fails_often_is_slowed_and_counted_exactly(database, rig, rows):
