@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: a7cca251cdb856563342594f064edbc95ed2c4394a0f46c78d1cc76d07900766
+-- files: b1237d1823bf5069565860f52990eb2150ecc9c71c46c14099822cd6750a73b0
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -358,7 +358,8 @@ CREATE TABLE ingest.slices (
   deleted bigint DEFAULT 0 NOT NULL,
   subject text DEFAULT ''::text NOT NULL,
   page text DEFAULT ''::text NOT NULL,
-  unknown bigint DEFAULT 0 NOT NULL
+  unknown bigint DEFAULT 0 NOT NULL,
+  note text DEFAULT ''::text NOT NULL
 ) WITH (fillfactor=70);
 
 --: table ingest.suspects
@@ -1554,8 +1555,8 @@ BEGIN
 END $function$
 ;
 
---: function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval)
-CREATE OR REPLACE FUNCTION ingest.end_step(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_unknown integer, p_cursor timestamp with time zone, p_page text, p_done boolean, p_more boolean, p_lease interval)
+--: function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text)
+CREATE OR REPLACE FUNCTION ingest.end_step(p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_min_ts timestamp with time zone, p_max_ts timestamp with time zone, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_unknown integer, p_cursor timestamp with time zone, p_page text, p_done boolean, p_more boolean, p_lease interval, p_note text DEFAULT ''::text)
  RETURNS TABLE(state smallint, write_id integer)
  LANGUAGE plpgsql
 AS $function$
@@ -1571,6 +1572,7 @@ BEGIN
       page = CASE WHEN p_more THEN s.page ELSE p_page END, write_id = v_next, attempts = 0, reason = '',
       inserted = s.inserted + p_inserted, updated = s.updated + p_updated, unchanged = s.unchanged + p_unchanged,
       rejected = s.rejected + p_rejected, unknown = s.unknown + p_unknown,
+      note = left(concat_ws('; ', nullif(s.note, ''), nullif(p_note, '')), 2000),
       lease_owner = CASE WHEN v_state = 2 THEN s.lease_owner END,
       lease_until = CASE WHEN v_state = 2 THEN clock_timestamp() + p_lease END,
       end_time = CASE WHEN v_state < 3 THEN NULL ELSE clock_timestamp() END
@@ -2233,11 +2235,11 @@ REVOKE ALL ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,int
 --: grant on function ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.end_range(bigint,integer,integer,smallint,text,integer,integer,integer,integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,bytea,integer,date[],integer[],integer[],timestamp with time zone,timestamp with time zone,timestamp with time zone,date,date,boolean,date[],date[]) TO mdw_ingest;
 
---: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) to PUBLIC
-REVOKE ALL ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) FROM PUBLIC;
+--: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text) FROM PUBLIC;
 
---: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) to mdw_ingest
-GRANT EXECUTE ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval) TO mdw_ingest;
+--: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text) TO mdw_ingest;
 
 --: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
@@ -2529,6 +2531,9 @@ COMMENT ON COLUMN ingest.slices.deleted IS 'Bars that a deletion took away';
 
 --: comment on table ingest.slices column held
 COMMENT ON COLUMN ingest.slices.held IS 'All its jobs are paused';
+
+--: comment on table ingest.slices column note
+COMMENT ON COLUMN ingest.slices.note IS 'What is left to a person, said as the reason where there is no other';
 
 --: comment on table ingest.slices column page
 COMMENT ON COLUMN ingest.slices.page IS 'Where the work goes on when a date does not say it';

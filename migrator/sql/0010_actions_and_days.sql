@@ -3,10 +3,12 @@
 ALTER TABLE ingest.slices
   ADD COLUMN subject text NOT NULL DEFAULT '',
   ADD COLUMN page text NOT NULL DEFAULT '',
-  ADD COLUMN unknown bigint NOT NULL DEFAULT 0;
+  ADD COLUMN unknown bigint NOT NULL DEFAULT 0,
+  ADD COLUMN note text NOT NULL DEFAULT '';
 COMMENT ON COLUMN ingest.slices.subject IS 'Of actions: splits or dividends; of symbols: which list';
 COMMENT ON COLUMN ingest.slices.page IS 'Where the work goes on when a date does not say it';
 COMMENT ON COLUMN ingest.slices.unknown IS 'Rows of tickers that nobody registered';
+COMMENT ON COLUMN ingest.slices.note IS 'What is left to a person, said as the reason where there is no other';
 
 -- Both tables are small: nobody waits for long.
 -- squawk-ignore require-concurrent-index-creation
@@ -92,7 +94,7 @@ CREATE FUNCTION ingest.end_step(
   p_slice_id bigint, p_write_id integer, p_symbol_id integer, p_min_ts timestamptz, p_max_ts timestamptz,
   p_fetch_time timestamptz, p_asked_from timestamptz, p_asked_to timestamptz,
   p_inserted integer, p_updated integer, p_unchanged integer, p_rejected integer, p_unknown integer,
-  p_cursor timestamptz, p_page text, p_done boolean, p_more boolean, p_lease interval)
+  p_cursor timestamptz, p_page text, p_done boolean, p_more boolean, p_lease interval, p_note text DEFAULT '')
 RETURNS TABLE (state smallint, write_id integer)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -107,6 +109,7 @@ BEGIN
       page = CASE WHEN p_more THEN s.page ELSE p_page END, write_id = v_next, attempts = 0, reason = '',
       inserted = s.inserted + p_inserted, updated = s.updated + p_updated, unchanged = s.unchanged + p_unchanged,
       rejected = s.rejected + p_rejected, unknown = s.unknown + p_unknown,
+      note = left(concat_ws('; ', nullif(s.note, ''), nullif(p_note, '')), 2000),
       lease_owner = CASE WHEN v_state = 2 THEN s.lease_owner END,
       lease_until = CASE WHEN v_state = 2 THEN clock_timestamp() + p_lease END,
       end_time = CASE WHEN v_state < 3 THEN NULL ELSE clock_timestamp() END

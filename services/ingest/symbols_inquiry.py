@@ -63,7 +63,7 @@ class SymbolsInquiry:
         renamed = [await self._rename(registry, ask, holder, one) for holder, one in plan.renamed]
         changed = [await registry.update(symbol_id, fields) for symbol_id, fields in plan.updates]
         created, existed, refused = await registry.register(plan.new)
-        _log_reused(plan)
+        notes = _reused(plan)
         done = changed + renamed
         counts = (
             created,
@@ -76,8 +76,8 @@ class SymbolsInquiry:
             "symbols_listed", slice=claim.slice_id, market=claim.subject, phase=phase, until=page.until, new=created
         )
         if page.until:
-            return await self._end(claim, counts, f"{phase}|{page.until}")
-        return await self._end_phase(claim, counts, phase)
+            return await self._end(claim, counts, f"{phase}|{page.until}", note=notes)
+        return await self._end_phase(claim, counts, phase, note=notes)
 
     async def _rename(self, registry: Registry, ask: Ask, holder: Holder, one: Listing) -> bool:
         """Records a change of ticker from the date that the company's events say."""
@@ -106,25 +106,34 @@ class SymbolsInquiry:
         changed = listed is not None and await registry.update(symbol_id, {"list_date": listed})
         return await self._end(claim, (0, int(changed), 0, 0, int(listed is None)), f"{DETAILS}|{symbol_id}")
 
-    async def _end_phase(self, claim: Claim, counts: tuple[int, int, int, int, int], phase: str) -> int | None:
+    async def _end_phase(
+        self, claim: Claim, counts: tuple[int, int, int, int, int], phase: str, note: str = ""
+    ) -> int | None:
         phases = PHASES[claim.subject]
         following = phases[phases.index(phase) + 1 :]
-        return await self._end(claim, counts, f"{following[0]}|" if following else "", done=not following)
+        page = f"{following[0]}|" if following else ""
+        return await self._end(claim, counts, page, done=not following, note=note)
 
     async def _end(
-        self, claim: Claim, counts: tuple[int, int, int, int, int], page: str, *, done: bool = False
+        self, claim: Claim, counts: tuple[int, int, int, int, int], page: str, *, done: bool = False, note: str = ""
     ) -> int | None:
-        step = await holders.end_step(self._db, claim, counts, page, done=done)
+        step = await holders.end_step(self._db, claim, counts, page, done=done, note=note)
         return None if step is None else step.state
 
 
-def _log_reused(plan: ListPlan) -> None:
+def _reused(plan: ListPlan) -> str:
+    """Says which tickers are another company's than the registry has it, for the log and for people."""
+    notes = []
     for symbol_id, one in plan.reused:
+        left = str(one.delist_date or "")
         log.warning(
             "ticker_reused",
             ticker=one.provider_ticker,
             held_by=symbol_id,
             name=one.name,
             figi=one.figi,
-            delist_date=str(one.delist_date or ""),
+            delist_date=left,
         )
+        until = f"until {left}" if left else "now"
+        notes.append(f"{one.provider_ticker} {until} is listed as {one.name or one.figi}, not as symbol {symbol_id}")
+    return "; ".join(notes)

@@ -53,6 +53,7 @@ def to_span(span: Span) -> symbols_pb2.TickerSpan:
         provider_ticker=span.provider_ticker,
         from_date=to_date(span.from_date),
         to_date=to_date(span.to_date),
+        other_symbol_ids=span.other_symbol_ids,
     )
 
 

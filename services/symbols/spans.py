@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ class Span:
     provider_ticker: str
     from_date: date
     to_date: date | None = None
+    other_symbol_ids: tuple[int, ...] = field(default=(), compare=False)
+    """Those that hold the ticker at other dates, oldest first."""
 
     @property
     def end(self) -> date:

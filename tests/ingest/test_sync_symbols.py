@@ -7,6 +7,7 @@ from datetime import date
 
 import pytest
 
+from deploy.local.wire import Answer
 from mdw.ingest.v1 import ingest_pb2
 from mdw.symbols.v1 import symbols_pb2, symbols_pb2_grpc
 from mdw_client.channel import aio_channel
@@ -23,6 +24,7 @@ from services.ingest.symbol_lists import (
 )
 from services.symbols.__main__ import build
 from services.symbols.settings import SymbolsSettings
+from tests.ingest.acting import acting_provider
 from tests.ingest.working import Desk, replaying
 from tests.support import environment, make_key, serving
 
@@ -163,6 +165,37 @@ async def test_an_empty_registry_is_filled_inactive_with_delisted_ones_and_chang
     assert [(span.ticker, span.to_date) for span in meta.tickers] == [("FB", "2022-06-08"), ("META", "")]
     assert (await symbol(stub, "SPY")).asset_class == ETF
     assert bitcoin.provider_ticker == "X:BTCUSD"
+
+
+async def test_a_ticker_that_was_reused_is_flagged_by_its_dates(ingest, running, registry):
+    """Where the lists tell both holders, in the registry; where it knows another than they do, in the slice."""
+    stub, called = registry
+    gone = {"ticker": "META", "market": "stocks", "type": "ETF", "name": "Metaverse ETF", "active": False}
+    lists = {
+        "false": [gone | {"delisted_utc": "2022-01-31T00:00:00Z"}],
+        "true": [
+            {"ticker": "META", "market": "stocks", "type": "CS", "name": "Meta", "composite_figi": OTHER},
+            {"ticker": "TAKEN", "market": "stocks", "type": "CS", "name": "New owner", "composite_figi": OTHER[::-1]},
+        ],
+    }
+    new = symbols_pb2.NewSymbol(ticker="TAKEN", asset_class=STOCK, figi=APPLE)
+    old = (await stub.CreateSymbol(symbols_pb2.CreateSymbolRequest(symbol=new))).symbol
+    async with acting_provider() as provider:
+        provider.respond = lambda request: Answer(
+            200, json.dumps({"status": "OK", "results": lists.get(request.params.get("active", ""), {})}).encode()
+        )
+        started = await ingest.call("SyncSymbols", asset_class=STOCK)
+        await running.drain(await running.worker(provider.url, registry=called))
+    [done] = await ingest.slices(started.backfill.backfill_id)
+    assert (done.state, done.bars_inserted, done.bars_rejected) == (ingest_pb2.Slice.SUCCEEDED, 2, 1)
+    assert done.reason == f"TAKEN now is listed as New owner, not as symbol {old.symbol_id}"
+    meta = await symbol(stub, "META")
+    [now] = meta.tickers
+    [former_id] = now.other_symbol_ids
+    former = (await stub.GetSymbol(symbols_pb2.GetSymbolRequest(symbol_id=former_id))).symbol
+    [then] = former.tickers
+    assert (now.from_date, then.to_date, list(then.other_symbol_ids)) == ("2022-02-01", "2022-01-31", [meta.symbol_id])
+    assert list((await symbol(stub, "TAKEN")).tickers[0].other_symbol_ids) == []
 
 
 async def test_listing_dates_are_looked_up_for_active_symbols(ingest, running, registry):

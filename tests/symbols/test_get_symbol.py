@@ -34,6 +34,8 @@ async def test_a_ticker_that_another_took_up_finds_the_holder_of_the_day(symbols
     other = await create(symbols, "FB", ETF, from_date="2024-01-02")
     assert (await get(symbols, "FB")).symbol_id == other.symbol_id
     assert (await get(symbols, "FB", date="2022-06-08")).symbol_id == meta.symbol_id
+    reused, own = (await get(symbols, "FB", date="2022-06-08")).tickers
+    assert (list(reused.other_symbol_ids), list(own.other_symbol_ids)) == ([other.symbol_id], [])
 
 
 async def test_a_class_narrows_whom_a_ticker_means(symbols):

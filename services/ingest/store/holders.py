@@ -47,15 +47,18 @@ async def next_undated(db: Database, after: int) -> tuple[int, str] | None:
 
 
 async def end_step(
-    db: Database, claim: Claim, counts: tuple[int, int, int, int, int], page: str, *, done: bool
+    db: Database, claim: Claim, counts: tuple[int, int, int, int, int], page: str, *, done: bool, note: str = ""
 ) -> Step | None:
-    """Moves a slice on to a page, or ends it; counts: new, changed, unchanged, refused, unknown. None: not ours."""
+    """Moves a slice on to a page, or ends it; counts: new, changed, unchanged, refused, unknown. None: not ours.
+
+    A note is added to those that the slice has.
+    """
     async with db.transaction() as conn:
         if not await conn.fetchval(LOCK, claim.slice_id, claim.token, claim.write_id):
             return None
         nothing = (None,) * 6
         row = await conn.fetchrow(
-            END_STEP, claim.slice_id, claim.write_id, *nothing, *counts, None, page, done, False, claim.lease
+            END_STEP, claim.slice_id, claim.write_id, *nothing, *counts, None, page, done, False, claim.lease, note
         )
         assert row is not None  # noqa: S101 - the function returns one row
         return Step(row["state"], replace(claim, write_id=row["write_id"] or 0))

@@ -75,7 +75,8 @@ SELECT EXISTS (SELECT FROM ingest.backfills WHERE backfill_id = $1)
 
 PAGE_OF_SLICES = """
 SELECT s.slice_id, s.kind, s.symbol_id, s.provider_ticker, s.timeframe, s.first_date, s.last_date, s.state, s.attempts,
-       s.reason, s.next_try_time, s.cursor, s.requests, s.inserted, s.updated, s.unchanged, s.rejected,
+       CASE WHEN s.reason = '' THEN s.note ELSE s.reason END AS reason, s.next_try_time, s.cursor, s.requests,
+       s.inserted, s.updated, s.unchanged, s.rejected,
        s.deleted, s.subject, s.unknown
 FROM ingest.backfill_slices bs
 JOIN ingest.slices s USING (slice_id)

@@ -118,7 +118,7 @@ FROM unnest($3::integer[], $4::integer[], $5::date[], $6::smallint[], $7::smalli
 
 END_STEP = """
 SELECT state, write_id
-FROM ingest.end_step($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+FROM ingest.end_step($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 """
 
 
@@ -219,7 +219,7 @@ async def take_in_splits(db: Database, claim: Claim, said: Said, symbol_id: int,
 async def take_in(
     db: Database, claim: Claim, said: Said, taken: Collection[int], onward: tuple[datetime | None, str]
 ) -> Step | None:
-    """Takes in the rest of an answer and moves the slice onward, to a cursor and a page, or ends it where there is none.
+    """Takes in the rest of an answer and moves the slice onward, to a cursor and a page, or ends it without one.
 
     Returns None when it is no longer ours.
 
@@ -308,6 +308,7 @@ class _Part:
             not more and cursor is None,
             more,
             claim.lease,
+            "",
         )
         assert row is not None  # noqa: S101 - the function returns one row
         self.step = Step(row["state"], replace(claim, write_id=row["write_id"] or 0))

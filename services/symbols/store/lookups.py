@@ -39,9 +39,13 @@ SELECT s.symbol_id, s.asset_class, s.name, s.exchange, s.type, s.figi, s.list_da
 FROM unnest($1::int[]) WITH ORDINALITY AS w(symbol_id, n)
 JOIN symbols.symbols s USING (symbol_id)
 CROSS JOIN LATERAL (
-  SELECT array_agg((ticker, provider_ticker, from_date, to_date) ORDER BY from_date) AS spans
-  FROM symbols.tickers
-  WHERE symbol_id = s.symbol_id
+  SELECT array_agg((own.ticker, own.provider_ticker, own.from_date, own.to_date,
+                    array(SELECT other.symbol_id
+                          FROM symbols.tickers other
+                          WHERE other.provider_ticker = own.provider_ticker AND other.symbol_id <> own.symbol_id
+                          ORDER BY other.from_date)) ORDER BY own.from_date) AS spans
+  FROM symbols.tickers own
+  WHERE own.symbol_id = s.symbol_id
 ) t
 CROSS JOIN LATERAL (
   SELECT array_agg((timeframe, coalesce(state, 1::smallint), coalesce(last_error, ''), last_success_time, watermark)
@@ -262,8 +266,8 @@ def _only(key: Key, held: _Held, on: date | None) -> Holding:
 
 def _symbol(row: asyncpg.Record) -> Symbol:
     spans = tuple(
-        Span(ticker=ticker, provider_ticker=provider, from_date=begin, to_date=end)
-        for ticker, provider, begin, end in row["spans"]
+        Span(ticker=ticker, provider_ticker=provider, from_date=begin, to_date=end, other_symbol_ids=tuple(others))
+        for ticker, provider, begin, end, others in row["spans"]
     )
     series = tuple(
         SeriesState(timeframe=timeframe, state=state, last_error=error, last_success_time=success, watermark=mark)

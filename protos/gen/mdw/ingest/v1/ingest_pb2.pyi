@@ -2446,7 +2446,7 @@ class Schedule(_message.Message):
     requests_available: _builtins.int
     """Requests to be had until next_close_time; absent without a limit. Fewer than needed: the schedule falls behind."""
     requests_needed_a_day: _builtins.int
-    """Requests that keep all series fresh for a day: one each."""
+    """Requests that keep all series fresh for a day: one each, or one for each day of a market where that is fewer."""
     requests_available_a_day: _builtins.int
     """Requests to be had in a day; absent without a limit."""
     @_builtins.property

@@ -68,6 +68,7 @@ class TickerSpan(_message.Message):
     PROVIDER_TICKER_FIELD_NUMBER: _builtins.int
     FROM_DATE_FIELD_NUMBER: _builtins.int
     TO_DATE_FIELD_NUMBER: _builtins.int
+    OTHER_SYMBOL_IDS_FIELD_NUMBER: _builtins.int
     ticker: _builtins.str
     """What people type, for example `BRK.B`, `BTC-USD`."""
     provider_ticker: _builtins.str
@@ -76,6 +77,10 @@ class TickerSpan(_message.Message):
     """First date under this ticker, YYYY-MM-DD."""
     to_date: _builtins.str
     """Last date under this ticker, YYYY-MM-DD, inclusive; empty while it is held."""
+    @_builtins.property
+    def other_symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. Not empty: the ticker was reused. The symbols that hold it at other dates, oldest first."""
+
     def __init__(
         self,
         *,
@@ -83,10 +88,11 @@ class TickerSpan(_message.Message):
         provider_ticker: _builtins.str = ...,
         from_date: _builtins.str = ...,
         to_date: _builtins.str = ...,
+        other_symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_date", b"from_date", "provider_ticker", b"provider_ticker", "ticker", b"ticker", "to_date", b"to_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_date", b"from_date", "other_symbol_ids", b"other_symbol_ids", "provider_ticker", b"provider_ticker", "ticker", b"ticker", "to_date", b"to_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
