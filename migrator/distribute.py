@@ -37,8 +37,7 @@ UNDER_WAY = "SELECT count(*) FROM ingest.slices WHERE state = 2 AND lease_until 
 LOCK = f"LOCK TABLE {', '.join(MOVED)} IN EXCLUSIVE MODE"
 SHARD_SETTINGS = "SET LOCAL citus.shard_replication_factor = 1"
 
-DISTRIBUTE_FIRST = "SELECT create_distributed_table($1::text::regclass, $2, colocate_with => 'none')"
-DISTRIBUTE_WITH = "SELECT create_distributed_table($1::text::regclass, $2, colocate_with => $3)"
+DISTRIBUTE = "SELECT create_distributed_table($1::text::regclass, $2, colocate_with => $3)"
 UNDISTRIBUTE = "SELECT undistribute_table($1::text::regclass)"
 FREE = "SELECT truncate_local_data_after_distributing_table($1::text::regclass)"
 LEFT_HERE = "SELECT pg_relation_size($1::text::regclass)"
@@ -86,10 +85,11 @@ class Mover:
         async def move() -> None:
             await self._conn.execute(SHARD_SETTINGS)
             logins = await self._named_logins()
-            if MOVED[0] not in there:
-                await self._conn.execute(DISTRIBUTE_FIRST, MOVED[0], KEY_COLUMN)
-            if MOVED[1] not in there:
-                await self._conn.execute(DISTRIBUTE_WITH, MOVED[1], KEY_COLUMN, MOVED[0])
+            beside = next((name for name in MOVED if name in there), "none")
+            for name in MOVED:
+                if name not in there:
+                    await self._conn.execute(DISTRIBUTE, name, KEY_COLUMN, beside)
+                    beside = name
             if logins:
                 await self._conn.execute(await self._conn.fetchval(TO_EACH, UNNAME, logins))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -162,7 +163,7 @@ async def test_keys_of_a_restored_backup_are_put_right_on_a_cluster(
 ) -> None:
     assert (await command(joined.url(), "distribute")).code == 0
     log = tmp_path / "auth.log"
-    log.write_text('{"event": "key_changed", "key_id": "%s", "version": 1, "state": "ACTIVE"}\n' % UUID(int=7))
+    log.write_text(json.dumps({"event": "key_changed", "key_id": str(UUID(int=7)), "version": 1, "state": "ACTIVE"}))
     ended = await command(joined.url(), "after-restore", "--log", str(log), "--json")
     assert ended.code == 0, ended.err
     assert ended.json["made_after_the_backup"] == [str(UUID(int=7))]

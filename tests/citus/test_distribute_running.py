@@ -37,7 +37,7 @@ async def working(joined: Joined) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_slices_under_way_end_first_and_none_is_handed_out_meanwhile(
-    joined: Joined, owner: asyncpg.Connection, working: asyncpg.Connection, start: Start
+    joined: Joined, owner: asyncpg.Connection, admin: asyncpg.Connection, working: asyncpg.Connection, start: Start
 ) -> None:
     before = await fill(owner)
     await owner.execute(
@@ -49,7 +49,7 @@ async def test_slices_under_way_end_first_and_none_is_handed_out_meanwhile(
     while b"waiting for 1 slices under way" not in await asyncio.wait_for(process.stdout.readline(), 60):
         pass
     claim = asyncio.ensure_future(working.fetchval(CLAIM))
-    await until(lambda: owner.fetchval(BLOCKED), within=60)
+    await until(lambda: admin.fetchval(BLOCKED), within=60)
     assert await rows(owner) == before  # who only reads is not held up
     assert await distributed(owner) == []
     await owner.execute(END + " WHERE state = 2")
