@@ -111,7 +111,8 @@ class Series:
     def _begin_at(self, ts: IntArray) -> None:
         """Lets the question begin with the first of these bars."""
         if len(ts):
-            self._next_ms = int(ts[0])
+            # A window that the span cuts begins before the span, whose bars there were not asked for.
+            self._next_ms = max(int(ts[0]), self.inquiry.question.start_ms)
             self.inquiry = self.inquiry.asking(replace(self.inquiry.question, start_ms=self._next_ms))
             self.answer = SeriesAnswer(self.inquiry, self._adjuster)
 
