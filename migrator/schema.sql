@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: b1237d1823bf5069565860f52990eb2150ecc9c71c46c14099822cd6750a73b0
+-- files: 774f0a9c0cc970b31716274184316c791ff8111c3551862451e2cc6ce6880a17
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1270,21 +1270,23 @@ BEGIN
   IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
     RETURN;
   END IF;
-  INSERT INTO ingest.series (symbol_id, timeframe)
-  SELECT u.symbol_id, p_timeframe
-  FROM unnest(p_symbol_ids) AS u (symbol_id)
-  WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
-  ORDER BY u.symbol_id
-  ON CONFLICT DO NOTHING;
+  IF (SELECT count(*) FROM ingest.series r WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe)
+     < cardinality(p_symbol_ids) THEN
+    INSERT INTO ingest.series (symbol_id, timeframe)
+    SELECT u.symbol_id, p_timeframe
+    FROM unnest(p_symbol_ids) AS u (symbol_id)
+    WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
+    ORDER BY u.symbol_id
+    ON CONFLICT DO NOTHING;
+  END IF;
   PERFORM FROM ingest.series r
   WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
   ORDER BY r.symbol_id
   FOR NO KEY UPDATE;
   PERFORM ingest.begin_bars(p_symbol_ids);
   RETURN QUERY
-  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, r.deleted,
-         CASE WHEN r.deleted = '{}' THEN r.deleted
-              ELSE ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END
+  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, nullif(r.deleted, '{}'),
+         CASE WHEN r.deleted <> '{}' THEN ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END
   FROM ingest.series r
   LEFT JOIN LATERAL (
     SELECT array_agg(a.asked_from) AS newer_from, array_agg(a.asked_to) AS newer_to, array_agg(a.partial) AS newer_partial
@@ -1333,14 +1335,24 @@ BEGIN
   FROM (
     SELECT u.symbol_id, u.first_date, u.end_date
     FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-    JOIN ingest.series r ON r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe
     WHERE u.first_date < u.end_date
       AND (u.symbol_id = ANY (p_empty_symbols)
            OR (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1)
-           OR ((r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date))
+           OR (SELECT (r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date
+               FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe))
     ORDER BY u.symbol_id
   ) d;
 END $function$
+;
+
+--: function ingest.filled(anyarray,integer)
+CREATE OR REPLACE FUNCTION ingest.filled(p_values anyarray, p_count integer)
+ RETURNS anyarray
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+  SELECT CASE WHEN cardinality(p_values) = 1 THEN array_fill(p_values[1], ARRAY[p_count]) ELSE p_values END;
+$function$
 ;
 
 --: function ingest.end_many(bigint,integer,smallint,text,integer[],integer[],integer[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],bytea[],date[],date[],integer[],date[],integer[],integer[],integer,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,boolean,integer[],date[],date[],integer,boolean,interval,text)
@@ -1355,11 +1367,21 @@ CREATE OR REPLACE FUNCTION ingest.end_many(p_slice_id bigint, p_write_id integer
 AS $function$
 #variable_conflict use_column
 DECLARE
+  v_count integer := cardinality(p_symbol_ids);
+  v_near date[];
   v_wanted boolean;
   v_held boolean;
   v_state smallint;
   v_next integer;
 BEGIN
+  p_inserted := ingest.filled(p_inserted, v_count);
+  p_first_dates := ingest.filled(p_first_dates, v_count);
+  p_end_dates := ingest.filled(p_end_dates, v_count);
+  SELECT array_agg(c.session_date ORDER BY c.session_date) INTO v_near
+  FROM ingest.sessions c
+  WHERE c.calendar = p_calendar
+    AND c.session_date >= (SELECT min(d) - 14 FROM unnest(p_first_dates) AS d)
+    AND c.session_date <= (SELECT max(d) FROM unnest(p_end_dates) AS d);
   IF cardinality(p_minute_symbols) > 0 THEN
     WITH kept AS (
       INSERT INTO ingest.minute_sessions AS m (symbol_id, session_date, bars, regular_bars)
@@ -1387,14 +1409,20 @@ BEGIN
       answer_time = greatest(r.answer_time, p_fetch_time), tail = coalesce(u.tail, r.tail),
       asked = r.asked + u.answered, failed = r.failed - u.answered, outside_plan = r.outside_plan - u.answered,
       watermark = (
-        SELECT max(c.session_date) FROM ingest.sessions c
-        WHERE c.calendar = p_calendar
-          AND c.session_date < (SELECT upper(run) FROM unnest(r.asked + u.answered) AS run ORDER BY run LIMIT 1)),
+        SELECT CASE WHEN f.until > v_near[1] AND f.until <= v_near[cardinality(v_near)]
+                    THEN v_near[width_bucket(f.until - 1, v_near)]
+                    ELSE (SELECT max(c.session_date) FROM ingest.sessions c
+                          WHERE c.calendar = p_calendar AND c.session_date < f.until) END
+        FROM (SELECT CASE WHEN datemultirange(range_merge(m.asked)) = m.asked THEN upper(m.asked)
+                          ELSE (SELECT upper(run) FROM unnest(m.asked) AS run ORDER BY run LIMIT 1) END AS until
+              FROM (SELECT r.asked + u.answered AS asked) m) f),
       last_success_time = clock_timestamp(), last_error = ''
   FROM (
     SELECT a.symbol_id, a.inserted, a.validated, a.new_rejects, a.sessions, a.changed, a.first_ts, a.last_ts, a.tail,
            datemultirange(daterange(a.first_date, a.end_date)) AS answered
-    FROM unnest(p_symbol_ids, p_inserted, p_validated, p_new_rejects, p_sessions, p_changed, p_first_ts, p_last_ts, p_tails,
+    FROM unnest(p_symbol_ids, p_inserted, ingest.filled(p_validated, v_count),
+                ingest.filled(p_new_rejects, v_count), ingest.filled(p_sessions, v_count), ingest.filled(p_changed, v_count),
+                ingest.filled(p_first_ts, v_count), ingest.filled(p_last_ts, v_count), ingest.filled(p_tails, v_count),
                 p_first_dates, p_end_dates)
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
@@ -2240,6 +2268,12 @@ REVOKE ALL ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with tim
 
 --: grant on function ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text) to mdw_ingest
 GRANT EXECUTE ON FUNCTION ingest.end_step(bigint,integer,integer,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,integer,integer,integer,integer,integer,timestamp with time zone,text,boolean,boolean,interval,text) TO mdw_ingest;
+
+--: grant on function ingest.filled(anyarray,integer) to PUBLIC
+REVOKE ALL ON FUNCTION ingest.filled(anyarray,integer) FROM PUBLIC;
+
+--: grant on function ingest.filled(anyarray,integer) to mdw_ingest
+GRANT EXECUTE ON FUNCTION ingest.filled(anyarray,integer) TO mdw_ingest;
 
 --: grant on function ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) to PUBLIC
 REVOKE ALL ON FUNCTION ingest.finish(integer,boolean,integer,smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone,timestamp with time zone) FROM PUBLIC;

@@ -115,9 +115,9 @@ BEGIN
   RETURN NEXT;
 END $$;
 
--- Begins a part of many series, in key order: fence, series that are not there yet, then all their rows. p_fetch_time is that of the
--- last day in the span, of each day before it one day less. No row when the slice is no longer ours. Planned as for a large table
--- whatever the statistics say: else each series is met with all others.
+-- Begins a part of many series, in key order: fence, series that are not there yet, then all their rows; deleted and void are null
+-- where nothing was deleted. p_fetch_time is that of the last day in the span, of each day before it one day less. No row when the
+-- slice is no longer ours. Planned as for a large table whatever the statistics say: else each series is met with all others.
 CREATE FUNCTION ingest.begin_many(
   p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_ids integer[], p_timeframe smallint,
   p_fetch_time timestamptz, p_asked_from timestamptz, p_asked_to timestamptz, p_zone text)
@@ -136,21 +136,23 @@ BEGIN
   IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
     RETURN;
   END IF;
-  INSERT INTO ingest.series (symbol_id, timeframe)
-  SELECT u.symbol_id, p_timeframe
-  FROM unnest(p_symbol_ids) AS u (symbol_id)
-  WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
-  ORDER BY u.symbol_id
-  ON CONFLICT DO NOTHING;
+  IF (SELECT count(*) FROM ingest.series r WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe)
+     < cardinality(p_symbol_ids) THEN
+    INSERT INTO ingest.series (symbol_id, timeframe)
+    SELECT u.symbol_id, p_timeframe
+    FROM unnest(p_symbol_ids) AS u (symbol_id)
+    WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
+    ORDER BY u.symbol_id
+    ON CONFLICT DO NOTHING;
+  END IF;
   PERFORM FROM ingest.series r
   WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
   ORDER BY r.symbol_id
   FOR NO KEY UPDATE;
   PERFORM ingest.begin_bars(p_symbol_ids);
   RETURN QUERY
-  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, r.deleted,
-         CASE WHEN r.deleted = '{}' THEN r.deleted
-              ELSE ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END
+  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, nullif(r.deleted, '{}'),
+         CASE WHEN r.deleted <> '{}' THEN ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END
   FROM ingest.series r
   LEFT JOIN LATERAL (
     SELECT array_agg(a.asked_from) AS newer_from, array_agg(a.asked_to) AS newer_to, array_agg(a.partial) AS newer_partial
@@ -199,17 +201,23 @@ BEGIN
   FROM (
     SELECT u.symbol_id, u.first_date, u.end_date
     FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-    JOIN ingest.series r ON r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe
     WHERE u.first_date < u.end_date
       AND (u.symbol_id = ANY (p_empty_symbols)
            OR (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1)
-           OR ((r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date))
+           OR (SELECT (r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date
+               FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe))
     ORDER BY u.symbol_id
   ) d;
 END $$;
 
--- Ends a part of many series: sessions, figures and watermarks, the write, the slice. Arrays hold an element a series, those of
--- minutes one a session. Unless the slice is done the claim goes on under the next write, with a new lease; state 1: its jobs wait.
+-- An array of one element stands for p_count of the same.
+CREATE FUNCTION ingest.filled(p_values anyarray, p_count integer) RETURNS anyarray
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN cardinality(p_values) = 1 THEN array_fill(p_values[1], ARRAY[p_count]) ELSE p_values END;
+$$;
+
+-- Ends a part of many series: sessions, figures and watermarks, the write, the slice. Arrays hold an element a series, or one for
+-- all; those of minutes one a session. Unless the slice is done the claim goes on under the next write, with a new lease; state 1: its jobs wait.
 CREATE FUNCTION ingest.end_many(
   p_slice_id bigint, p_write_id integer, p_timeframe smallint, p_calendar text, p_symbol_ids integer[],
   p_inserted integer[], p_validated integer[], p_new_rejects integer[], p_sessions integer[], p_changed boolean[],
@@ -225,11 +233,21 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off S
 SET enable_hashjoin = on AS $$
 #variable_conflict use_column
 DECLARE
+  v_count integer := cardinality(p_symbol_ids);
+  v_near date[];
   v_wanted boolean;
   v_held boolean;
   v_state smallint;
   v_next integer;
 BEGIN
+  p_inserted := ingest.filled(p_inserted, v_count);
+  p_first_dates := ingest.filled(p_first_dates, v_count);
+  p_end_dates := ingest.filled(p_end_dates, v_count);
+  SELECT array_agg(c.session_date ORDER BY c.session_date) INTO v_near
+  FROM ingest.sessions c
+  WHERE c.calendar = p_calendar
+    AND c.session_date >= (SELECT min(d) - 14 FROM unnest(p_first_dates) AS d)
+    AND c.session_date <= (SELECT max(d) FROM unnest(p_end_dates) AS d);
   IF cardinality(p_minute_symbols) > 0 THEN
     WITH kept AS (
       INSERT INTO ingest.minute_sessions AS m (symbol_id, session_date, bars, regular_bars)
@@ -257,14 +275,20 @@ BEGIN
       answer_time = greatest(r.answer_time, p_fetch_time), tail = coalesce(u.tail, r.tail),
       asked = r.asked + u.answered, failed = r.failed - u.answered, outside_plan = r.outside_plan - u.answered,
       watermark = (
-        SELECT max(c.session_date) FROM ingest.sessions c
-        WHERE c.calendar = p_calendar
-          AND c.session_date < (SELECT upper(run) FROM unnest(r.asked + u.answered) AS run ORDER BY run LIMIT 1)),
+        SELECT CASE WHEN f.until > v_near[1] AND f.until <= v_near[cardinality(v_near)]
+                    THEN v_near[width_bucket(f.until - 1, v_near)]
+                    ELSE (SELECT max(c.session_date) FROM ingest.sessions c
+                          WHERE c.calendar = p_calendar AND c.session_date < f.until) END
+        FROM (SELECT CASE WHEN datemultirange(range_merge(m.asked)) = m.asked THEN upper(m.asked)
+                          ELSE (SELECT upper(run) FROM unnest(m.asked) AS run ORDER BY run LIMIT 1) END AS until
+              FROM (SELECT r.asked + u.answered AS asked) m) f),
       last_success_time = clock_timestamp(), last_error = ''
   FROM (
     SELECT a.symbol_id, a.inserted, a.validated, a.new_rejects, a.sessions, a.changed, a.first_ts, a.last_ts, a.tail,
            datemultirange(daterange(a.first_date, a.end_date)) AS answered
-    FROM unnest(p_symbol_ids, p_inserted, p_validated, p_new_rejects, p_sessions, p_changed, p_first_ts, p_last_ts, p_tails,
+    FROM unnest(p_symbol_ids, p_inserted, ingest.filled(p_validated, v_count),
+                ingest.filled(p_new_rejects, v_count), ingest.filled(p_sessions, v_count), ingest.filled(p_changed, v_count),
+                ingest.filled(p_first_ts, v_count), ingest.filled(p_last_ts, v_count), ingest.filled(p_tails, v_count),
                 p_first_dates, p_end_dates)
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
   ) u
@@ -413,10 +437,10 @@ BEGIN
   RETURN p_state;
 END $$;
 
-REVOKE ALL ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.end_many, ingest.note_many_suspects,
+REVOKE ALL ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.filled, ingest.end_many, ingest.note_many_suspects,
   ingest.begin_delete, ingest.end_delete, ingest.note_lost_day,
   ingest.close_slice FROM public;
-GRANT EXECUTE ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.end_many, ingest.note_many_suspects,
+GRANT EXECUTE ON FUNCTION ingest.void_sessions, ingest.begin_range, ingest.begin_many, ingest.filled, ingest.end_many, ingest.note_many_suspects,
   ingest.begin_delete, ingest.end_delete, ingest.note_lost_day,
   ingest.close_slice TO mdw_ingest;
 GRANT SELECT, INSERT, UPDATE ON ingest.deletions, ingest.files TO mdw_ingest;

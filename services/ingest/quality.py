@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -304,17 +305,31 @@ class Contexts:
             np.full((len(tails), WINDOW), np.nan),
             np.array([len(tail) // _TAIL_BYTES for tail in tails], np.int64),
         )
-        whole = np.flatnonzero(made.known == WINDOW)
-        packed = np.frombuffer(b"".join(tails[at] for at in whole.tolist()), _WHOLE_TAIL)
-        made.minutes[whole], made.close[whole], made.volume[whole] = packed["minute"], packed["close"], packed["volume"]
-        for at in np.flatnonzero((made.known > 0) & (made.known < WINDOW)).tolist():
-            context, count = decode_tail(tails[at]), int(made.known[at])
-            made.minutes[at, -count:] = context.ts // _MINUTE_MS
-            made.close[at, -count:], made.volume[at, -count:] = context.close, context.volume
+        for count in np.unique(made.known[made.known > 0]).tolist():
+            which = np.flatnonzero(made.known == count)
+            packed = np.frombuffer(b"".join([tails[at] for at in which.tolist()]), _tail_of(count))
+            made.minutes[which, -count:] = packed["minute"]
+            made.close[which, -count:], made.volume[which, -count:] = packed["close"], packed["volume"]
         return made
 
+    def to_tails(self) -> list[bytes]:
+        """Packs them again."""
+        tails = [b""] * len(self.known)
+        for count in np.unique(self.known[self.known > 0]).tolist():
+            which = np.flatnonzero(self.known == count)
+            packed = np.empty(len(which), _tail_of(count))
+            packed["minute"] = self.minutes[which, -count:]
+            packed["close"], packed["volume"] = self.close[which, -count:], self.volume[which, -count:]
+            data, size = packed.tobytes(), packed.itemsize
+            for number, at in enumerate(which.tolist()):
+                tails[at] = data[number * size : (number + 1) * size]
+        return tails
 
-_WHOLE_TAIL = np.dtype([("minute", "<i4", WINDOW), ("close", "<f8", WINDOW), ("volume", "<f8", WINDOW)])
+
+@cache
+def _tail_of(count: int) -> np.dtype[np.void]:
+    """Returns what encode_tail makes of so many bars."""
+    return np.dtype([("minute", "<i4", (count,)), ("close", "<f8", (count,)), ("volume", "<f8", (count,))])
 
 
 def judge_many(bars: Columns, starts: IntArray, before: Contexts) -> tuple[FlagArray, list[bytes]]:
@@ -341,15 +356,5 @@ def judge_many(bars: Columns, starts: IntArray, before: Contexts) -> tuple[FlagA
         volumes[known < WINDOW] = 0
         flags = _move_flags(bars) | _gap_flags(bars.open, close[at - 1]) | volumes
     ends = (blocks + WINDOW + lengths)[:, None] - WINDOW + np.arange(WINDOW)
-    packed = np.empty(len(lengths), _WHOLE_TAIL)
-    packed["minute"], packed["close"], packed["volume"] = minutes[ends], close[ends], volume[ends]
-    return flags, _tails(packed, np.minimum(before.known + lengths, WINDOW))
-
-
-def _tails(packed: NDArray[np.void], known: IntArray) -> list[bytes]:
-    data, size = packed.tobytes(), _WHOLE_TAIL.itemsize
-    tails = [data[start : start + size] for start in range(0, len(data), size)]
-    for at in np.flatnonzero(known < WINDOW).tolist():
-        row, count = packed[at], int(known[at])
-        tails[at] = b"".join(row[name][WINDOW - count :].tobytes() for name in ("minute", "close", "volume"))
-    return tails
+    left = Contexts(minutes[ends], close[ends], volume[ends], np.minimum(before.known + lengths, WINDOW))
+    return flags, left.to_tails()

@@ -98,7 +98,7 @@ async def _write(
     await writing.run()
     await _bring_back(conn, part, heads)
     new_rejects = await refused.keep_many(conn, claim.slice_id, part.timeframe, part.rejects)
-    terms = ending(part, writing.tally, [new_rejects.get(int(one), 0) for one in part.symbol_ids])
+    terms = ending(part, writing.tally, [new_rejects.get(one, 0) for one in part.symbol_ids.tolist()])
     position = int(part.symbol_ids[-1]) if len(part.symbol_ids) else None
     if also is not None:
         await also(conn, writing.tally.superseded)
@@ -133,7 +133,7 @@ def _without_void(part: Batch, heads: Sequence[asyncpg.Record]) -> Batch:
 
 def _void(part: Batch, head: asyncpg.Record) -> list[tuple[int, int]]:
     span = part.span
-    return [(span.start_of(day_of(run.lower)), span.start_of(day_of(run.upper))) for run in head["void"]]
+    return [(span.start_of(day_of(run.lower)), span.start_of(day_of(run.upper))) for run in head["void"] or ()]
 
 
 def _later(part: Batch, head: asyncpg.Record) -> list[tuple[int, int]]:
@@ -155,9 +155,9 @@ class _Writing:
 
     async def run(self) -> None:
         """Writes the bars."""
-        start_ms = self.part.span.start_ms
+        start = from_ms(self.part.span.start_ms)
         behind = [
-            not row["newer_from"] and not row["void"] and (row["last_ts"] is None or to_ms(row["last_ts"]) < start_ms)
+            (row["last_ts"] is None or row["last_ts"] < start) and not row["newer_from"] and not row["void"]
             for row in self.heads
         ]
         continued = np.array(behind, np.bool_) & (np.diff(self.part.starts) > 0) & ~self._near_splits()
@@ -178,7 +178,7 @@ class _Writing:
     def written(self, state: int, onward: Claim) -> Written:
         """Says what was done."""
         tally = self.tally
-        return Written(state, onward, sum(tally.inserted), tally.updated, tally.unchanged, tally.superseded)
+        return Written(state, onward, int(tally.inserted.sum()), tally.updated, tally.unchanged, tally.superseded)
 
     def _append(self, which: IntArray) -> None:
         """Judges the bars of series that hold none so late, all at once."""
@@ -189,12 +189,12 @@ class _Writing:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         bars = part.bars.take(np.arange(starts[-1]) + np.repeat(part.starts[which] - starts[:-1], lengths))
         flags, tails = judge_many(bars, starts, Contexts.of_tails([self.heads[at]["tail"] for at in which.tolist()]))
-        good = np.add.reduceat(validated(flags).astype(np.int64), starts[:-1]).tolist()
-        first, last = bars.ts[starts[:-1]].tolist(), bars.ts[starts[1:] - 1].tolist()
-        for number, at in enumerate(which.tolist()):
-            tally.inserted[at], tally.validated[at], tally.changed[at] = int(lengths[number]), good[number], True
-            tally.first[at], tally.last[at], tally.tails[at] = first[number], last[number], tails[number]
-        tally.touched += [min(first), max(last)]
+        tally.inserted[which], tally.changed[which] = lengths, True
+        tally.validated[which] = np.add.reduceat(validated(flags).astype(np.int64), starts[:-1])
+        tally.first[which], tally.last[which] = bars.ts[starts[:-1]], bars.ts[starts[1:] - 1]
+        for at, tail in zip(which.tolist(), tails, strict=True):
+            tally.tails[at] = tail
+        tally.touched += [int(bars.ts.min()), int(bars.ts.max())]
         tally.pieces.append((Held(bars, flags), np.repeat(part.symbol_ids[which], lengths)))
 
     async def _lay_over(self, which: IntArray) -> None:
@@ -273,7 +273,8 @@ def _same(said: Columns, held: Held, *, partial: bool) -> bool:
 
 async def _bring_back(conn: Connection, part: Batch, heads: Sequence[asyncpg.Record]) -> None:
     """Notes that sessions which were deleted are answered again."""
-    first, end = answered(part)
-    for at in [at for at, row in enumerate(heads) if row["deleted"] and first[at] < end[at]]:
+    again = [at for at, row in enumerate(heads) if row["deleted"]]
+    first, end = answered(part) if again else ([], [])
+    for at in [at for at in again if first[at] < end[at]]:
         key = (int(part.symbol_ids[at]), part.timeframe)
-        await conn.execute(parts.BRING_BACK, *key, date_of(first[at]), date_of(end[at]), heads[at]["void"])
+        await conn.execute(parts.BRING_BACK, *key, date_of(first[at]), date_of(end[at]), heads[at]["void"] or [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from services.ingest.calendar import date_of
-from services.ingest.columns import inside
+from services.ingest.columns import NO_TIME, inside
 from services.ingest.slices import runs_without
 from services.ingest.store.instants import from_ms
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from services.ingest.batches import Batch
-    from services.ingest.columns import Columns, IntArray
+    from services.ingest.columns import BoolArray, Columns, IntArray
     from services.ingest.merge import Held, Outcome
 
 _NO_TIMES = np.empty(0, np.int64)
@@ -27,11 +27,11 @@ _NO_TIMES = np.empty(0, np.int64)
 class Tally:
     """What a part adds to its series, an element each, and in all."""
 
-    inserted: list[int]
-    validated: list[int]
-    first: list[int | None]
-    last: list[int | None]
-    changed: list[bool]
+    inserted: IntArray
+    validated: IntArray
+    first: IntArray
+    last: IntArray
+    changed: BoolArray
     tails: list[bytes | None]
     updated: int = 0
     unchanged: int = 0
@@ -46,7 +46,8 @@ class Tally:
 
     @classmethod
     def of(cls, count: int) -> Tally:
-        return cls([0] * count, [0] * count, [None] * count, [None] * count, [False] * count, [None] * count)
+        none, never = np.zeros(count, np.int64), np.full(count, NO_TIME)
+        return cls(none, none.copy(), never, never.copy(), np.zeros(count, np.bool_), [None] * count)
 
     def add(self, at: int, symbol_id: int, outcome: Outcome) -> None:
         """Adds what an answer changed in a series."""
@@ -60,9 +61,9 @@ class Tally:
             self.changed[at] = True
             self.touched += outcome.touched
         if len(new):
-            ends = (int(new.bars.ts[0]), int(new.bars.ts[-1]))
-            self.first[at] = min(ends[0], self.first[at] or ends[0])
-            self.last[at] = max(ends[1], self.last[at] or ends[1])
+            first, last = int(new.bars.ts[0]), int(new.bars.ts[-1])
+            self.first[at] = first if self.first[at] == NO_TIME else min(first, self.first[at])
+            self.last[at] = max(last, self.last[at])
             self.pieces.append((new, np.full(len(new), symbol_id)))
 
     def lose(self, day: int, count: int) -> None:
@@ -104,16 +105,16 @@ def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]
         part.timeframe,
         part.sessions.calendar,
         part.symbol_ids.tolist(),
-        tally.inserted,
-        tally.validated,
-        new_rejects,
-        sessions,
-        tally.changed,
-        [None if ms is None else from_ms(ms) for ms in tally.first],
-        [None if ms is None else from_ms(ms) for ms in tally.last],
+        _once(tally.inserted.tolist()),
+        _once(tally.validated.tolist()),
+        _once(new_rejects),
+        _once(sessions),
+        _once(tally.changed.tolist()),
+        [None if ms == NO_TIME else from_ms(ms) for ms in _once(tally.first.tolist())],
+        [None if ms == NO_TIME else from_ms(ms) for ms in _once(tally.last.tolist())],
         tally.tails,
-        [date_of(day) for day in first],
-        [date_of(day) for day in end],
+        [date_of(day) for day in _once(first)],
+        [date_of(day) for day in _once(end)],
         *minutes,
         tally.updated,
         tally.unchanged,
@@ -125,6 +126,11 @@ def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]
         part.partial,
         *_empty_runs(part, tally, first, end),
     )
+
+
+def _once(values: list[int]) -> list[int]:
+    """Returns one value that stands for all where they are the same: making arrays of them is what takes time."""
+    return values[:1] if len(set(values)) == 1 else values
 
 
 def _empty_runs(
