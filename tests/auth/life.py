@@ -1,19 +1,20 @@
-"""A key's life as a model of four facts, and a machine that compares it with the service step by step."""
+"""A key's life as a model of four facts, one lasting administrator, and a machine that compares it with the service."""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import asyncpg
 import grpc
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mdw.auth.v1 import auth_pb2, auth_pb2_grpc
 from tests.auth.test_keys import Keys
-from tests.support import reason, with_key
+from tests.support import make_key, reason, with_key
 
 if TYPE_CHECKING:
     from tests.bridge import Bridge
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 SCOPES = ("keys.read", "audit.read", "bars.read")
 NUMBERS = st.integers(0, 7)
 State = auth_pb2.Key.State
+END_ADMINISTRATORS = "UPDATE auth.keys SET revoke_time = now() WHERE 'admin' = ANY(scopes) AND revoke_time IS NULL"
+WAYS: dict[str, Any] = {
+    "revoke": lambda key_id: ("RevokeKey", {"key_id": key_id}),
+    "delete": lambda key_id: ("DeleteKey", {"key_id": key_id}),
+    "narrow": lambda key_id: ("UpdateKey", {"key": {"key_id": key_id, "scopes": ["keys.read"]}}),
+    "expire": lambda key_id: ("UpdateKey", {"key": {"key_id": key_id, "expire_time": {"seconds": 4_000_000_000}}}),
+}
+"""How an administrator ceases to be a lasting one."""
 
 
 @dataclass
@@ -56,18 +65,28 @@ class Life(RuleBasedStateMachine):
 
     bridge: Bridge
     channels: list[Any]
-    admin: str
+    database: Any
     service: str
 
     def __init__(self) -> None:
         super().__init__()
         self.keys: list[Known] = []
+        self.admins = [self.bridge(self._first_administrator())]
+        """The lasting administrators; the first makes all the changes."""
         self._turn = 0
+
+    async def _first_administrator(self) -> Known:
+        """Makes an administrator, and ends those of earlier lives past the service."""
+        conn = await asyncpg.connect(self.database.admin_url)
+        await conn.execute(END_ADMINISTRATORS)
+        await conn.close()
+        key_id = uuid4()
+        return Known(str(key_id), await make_key(self.database, "admin", key_id=key_id), frozenset({"admin"}))
 
     def _call(self, name: str, **fields: Any) -> Any:
         """Calls as the administrator, one service after the other; returns the answer, or the reason of a refusal."""
         self._turn += 1
-        root = Keys(self.channels[self._turn % len(self.channels)], self.admin)
+        root = Keys(self.channels[self._turn % len(self.channels)], self.admins[0].secret)
 
         async def call() -> Any:
             try:
@@ -77,9 +96,18 @@ class Life(RuleBasedStateMachine):
 
         return self.bridge(call())
 
-    async def _a_little_later(self, call: Any) -> Any:
-        await asyncio.sleep(0.05)
-        return await call()
+    def _used(self, key: Known, channel: int) -> str:
+        """Lists keys with a key; returns the reason of a refusal, '' for an answer."""
+
+        async def call() -> str:
+            stub = auth_pb2_grpc.KeyServiceStub(self.channels[channel % len(self.channels)])
+            try:
+                await stub.ListKeys(auth_pb2.ListKeysRequest(page_size=1), metadata=with_key(key.secret))
+            except grpc.aio.AioRpcError as error:
+                return reason(error)
+            return ""
+
+        return str(self.bridge(call()))
 
     def _pick(self, number: int) -> Known | None:
         return self.keys[number % len(self.keys)] if self.keys else None
@@ -88,6 +116,25 @@ class Life(RuleBasedStateMachine):
     def create(self, scopes: set[str]) -> None:
         made = self._call("CreateKey", display_name="a life", scopes=sorted(scopes), request_id=str(uuid4()))
         self.keys.append(Known(made.key.key_id, made.secret, frozenset(scopes)))
+
+    @rule()
+    def create_an_administrator(self) -> None:
+        made = self._call("CreateKey", display_name="a life", scopes=["admin"], request_id=str(uuid4()))
+        self.admins.append(Known(made.key.key_id, made.secret, frozenset({"admin"})))
+
+    @rule(number=NUMBERS, way=st.sampled_from(sorted(WAYS)))
+    def end_an_administrator(self, number: int, way: str) -> None:
+        """Any may be ended, itself too, but for the last that lasts."""
+        key = self.admins[number % len(self.admins)]
+        name, fields = WAYS[way](key.key_id)
+        answer = self._call(name, **fields)
+        if len(self.admins) == 1:
+            assert answer == "LAST_ADMINISTRATOR"
+            return
+        assert not isinstance(answer, str), answer
+        self.admins.remove(key)
+        if way in ("revoke", "delete"):
+            assert self._used(key, 0) == "KEY_INVALID"
 
     @rule(number=NUMBERS)
     def revoke(self, number: int) -> None:
@@ -152,18 +199,10 @@ class Life(RuleBasedStateMachine):
         """The holder lists keys: answered, refused for the scope, or not known at all; each leaves its row."""
         if (key := self._pick(number)) is None:
             return
-
-        async def call() -> str:
-            stub = auth_pb2_grpc.KeyServiceStub(self.channels[channel % len(self.channels)])
-            try:
-                await stub.ListKeys(auth_pb2.ListKeysRequest(page_size=1), metadata=with_key(key.secret))
-            except grpc.aio.AioRpcError as error:
-                return reason(error)
-            return ""
-
-        said = self.bridge(call())
+        said = self._used(key, channel)
         while key.valid and key.restored and said == "KEY_INVALID":  # refused so lately that nobody is asked again
-            said = self.bridge(self._a_little_later(call))
+            time.sleep(0.05)
+            said = self._used(key, channel)
         if not key.valid:
             assert said == "KEY_INVALID"
             return
