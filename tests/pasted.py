@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ async def paste(guide: Path, folder: Path, addresses: Mapping[str, str]) -> int:
         for documented, real in addresses.items():
             command = command.replace(documented, real)
         if not command.startswith("grpcurl "):
-            settings += command + "\n"
+            settings += await _once(settings + command, command.partition("=")[0], (folder, environment))
             continue
         calls += 1
         process = await asyncio.create_subprocess_exec(
@@ -85,6 +86,17 @@ async def paste(guide: Path, folder: Path, addresses: Mapping[str, str]) -> int:
         out, err = await process.communicate()
         _check(line, process.returncode, out.decode(), err.decode())
     return calls
+
+
+async def _once(script: str, name: str, where: tuple[Path, dict[str, str]]) -> str:
+    """Runs an assignment, which may call the server, and returns one of what came of it."""
+    folder, environment = where
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f'{script}\nprintf %s "${name}"', cwd=folder, env=environment, stdout=-1
+    )
+    out, _ = await process.communicate()
+    assert out, script
+    return f"{name}={shlex.quote(out.decode())}\n"
 
 
 def _check(line: Line, code: int | None, out: str, err: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from deploy.local.faults import KINDS, parse_faults
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest import scheduled_plans
 from services.ingest.action_inquiry import FEW
@@ -41,6 +42,19 @@ def test_the_table_of_reasons_is_the_contracts():
     )
     told = {name for row in rows for name in re.findall(r"[A-Z_]+", row)}
     assert told == set(ingest_pb2.Hole.Reason.keys()) - {"REASON_UNSPECIFIED", "NOT_CLOSED"}
+
+
+def test_all_troubles_that_can_be_rehearsed_are_told():
+    section = GUIDE.read_text().partition("## Rehearsing trouble")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[a-z_0-9]+`(?:, `[a-z_0-9]+`)*) \|", section, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"[a-z_0-9]+", row)} == set(KINDS)
+    (line,) = re.findall(r'REPLAY_FAULTS="([^"]+)"', section)
+    assert [fault.kind for fault in parse_faults(line)] == ["429", "500", "late"]
+
+
+def test_every_call_of_the_service_has_a_line():
+    told = set(re.findall(r"mdw\.ingest\.v1\.IngestService/(\w+)", GUIDE.read_text()))
+    assert told == set(ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].methods_by_name)
 
 
 def test_the_figures_are_the_codes():
