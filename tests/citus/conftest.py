@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from deploy.local.roles import OWNER, with_login
+from deploy.local.roles import LOGINS, OWNER, with_login
 from migrator import runner
 from tests.citus.databases import create_database, create_logins, database_at, drop_database, node_urls
+from tests.conftest import MigratedDatabase, distribute
 from tests.migrator.conftest import command, connect, folder, start  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
@@ -79,3 +80,9 @@ async def admin(joined: Joined) -> AsyncIterator[asyncpg.Connection]:
     conn = await asyncpg.connect(joined.url(None), statement_cache_size=0)
     yield conn
     conn.terminate()
+
+
+async def distributed_database(joined: Joined) -> MigratedDatabase:
+    """Distributes the bars of a fresh database of the cluster; returns it as each role reaches it."""
+    await distribute(joined.url())
+    return MigratedDatabase(joined.name, joined.url(None), joined.url(), *(joined.url(login) for login in LOGINS))
