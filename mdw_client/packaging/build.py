@@ -8,10 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from google.rpc import status_pb2
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PROTOS = ROOT / "protos"
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "packaging", "*.pyc")
+_DETAILS = [Path(status_pb2.__file__).with_name(name) for name in ("status.proto", "error_details.proto")]
+"""What an error's details are made of, with which every language reads its reason."""
 _BUF_YAML = "version: v2\nmodules:\n  - path: .\n"
 
 
@@ -37,9 +41,11 @@ def wheel(target: Path) -> Path:
 def descriptors(target: Path) -> Path:
     """Writes the descriptor set, comments included: what grpcurl -protoset and buf curl --schema read."""
     made = target / "mdw.binpb"
-    files = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / "mdw").rglob("*.proto"))
-    options = ("--include_imports", "--include_source_info", f"--descriptor_set_out={made}")
-    _run("-m", "grpc_tools.protoc", f"-I{PROTOS}", *options, *files)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = sources(Path(temporary))
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
+        options = ("--include_imports", "--include_source_info", f"--descriptor_set_out={made}")
+        _run("-m", "grpc_tools.protoc", f"-I{folder}", *options, *files)
     return made
 
 
@@ -48,6 +54,9 @@ def sources(target: Path) -> Path:
     folder = target / "protos"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PROTOS / "mdw", folder / "mdw")
+    (folder / "google" / "rpc").mkdir(parents=True)
+    for proto in _DETAILS:
+        shutil.copy(proto, folder / "google" / "rpc")
     (folder / "buf.yaml").write_text(_BUF_YAML)
     shutil.copy(HERE / "buf.gen.yaml", folder / "buf.gen.yaml")
     return folder
