@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Backfill = ingest_pb2.Backfill
 TITLE = "Daily bars stored (missing: sessions between the first and the last)"
 MOST_ROWS = 100
+ACTIONS_SECONDS = 30.0  # what they take with a limit of a few requests a minute; then bars do not wait for them
+NOT_FAILED = ("pending", "running", "paused", "succeeded")
 LINES_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
 
@@ -36,17 +39,15 @@ async def fetch_actions(client: AsyncClient) -> str:
 
     Before the bars, since a halved price is judged by the splits that are known.
     """
-    latest = None
-    async for latest in client.backfills.list(kinds="actions", page_size=1):
-        break
-    if latest is None or latest.state in (Backfill.FAILED, Backfill.CANCELLED):
-        latest = await client.actions.sync()
-    async for latest in client.backfills.watch(latest.backfill_id):
-        if latest.state == Backfill.PAUSED:
-            break
+    known = [each async for each in client.backfills.list(kinds="actions", states=NOT_FAILED)]
+    latest = known[0] if known else await client.actions.sync()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ACTIONS_SECONDS):
+            latest = await _follow(client, latest, lambda _: None)
     if latest.state == Backfill.SUCCEEDED:
         return ""
-    return f"Splits and dividends are not known yet ({latest.error or latest.pause_reason}): mdw actions sync"
+    why = f" ({latest.error or latest.pause_reason})" if latest.error or latest.pause_reason else ""
+    return f"Splits and dividends are not known yet{why}: mdw backfill watch {latest.backfill_id}"
 
 
 async def fill(client: AsyncClient, console: Console, start: date | None) -> Backfill | None:
