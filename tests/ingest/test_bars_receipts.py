@@ -78,6 +78,32 @@ async def test_minutes_count_for_the_sessions_they_lie_in(history, bars):
     assert await counted(bars, "AAPL", M1, start_time=at("2024-07-02T19:59")) == (4, 2)
 
 
+async def test_a_session_whose_regular_hours_lie_outside_the_span_is_not_expected_whatever_it_holds(history, bars):
+    aapl = await history.symbol("AAPL")
+    minutes = ("2024-06-28T12:00", "2024-07-01T17:30", "2024-07-03T10:00", "2024-07-05T05:00", "2024-07-08T12:00")
+    await history.write(aapl, [new_york(minute) for minute in minutes], timeframe=MINUTE)
+    evening, morning = at("2024-07-01T21:00"), at("2024-07-05T10:00")  # 17:00 and 06:00 in New York
+    assert await counted(bars, "AAPL", M1, start_time=evening, end_time=morning) == (2, 1)
+    assert await counted(bars, "AAPL", M1, start_time=at("2024-07-05T08:00"), end_time=morning) == (0, 0)
+    for order in (bars_pb2.ORDER_TIME_ASC, bars_pb2.ORDER_TIME_DESC):
+        for start in (evening, at("2024-07-05T08:00")):
+            fields = {"ticker": "AAPL", "timeframe": M1, "start_time": start, "end_time": morning}
+            pages = await bars.pages(**fields, order=order, page_size=1)
+            found = [(page.receipt.sessions_expected, page.receipt.sessions_missing) for page in pages]
+            assert [sum(column) for column in zip(*found, strict=True)] == ([2, 1] if start == evening else [0, 0])
+
+
+async def test_the_newest_windows_do_not_reach_before_the_span(history, bars):
+    aapl = await history.symbol("AAPL")
+    minutes = [new_york(f"2024-07-02T{time}", close=hour) for hour, time in enumerate(("10:15", "10:45", "11:15"))]
+    await history.write(aapl, minutes, timeframe=MINUTE)
+    for last in (1, 2, 3):
+        fields = {"timeframe": H1, "start_time": at("2024-07-02T14:30"), "last": last}
+        answer = await bars.streamed(tickers=["AAPL"], **fields)
+        assert answer.column("open") == [1, 2][-last:]
+        assert [bool(flags & PARTIAL) for flags in answer.column("flags")] == [True, False][-last:]
+
+
 async def test_the_pages_of_an_answer_count_each_session_once(history, bars):
     aapl = await history.symbol("AAPL")
     rng = random.Random(7)

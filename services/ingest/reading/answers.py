@@ -75,10 +75,15 @@ class Inquiry:
 
 @dataclass(slots=True)
 class Account:
-    """Counts what a series has in a span: stored bars by session, and those that were left out."""
+    """Counts what a series has in a span: stored bars by session, and those that were left out.
+
+    A span may hold bars of a session whose regular hours it does not meet; such a session is not expected, nor present.
+    """
 
     sessions: Sessions
     daily: bool
+    start_ms: int = FIRST_MS
+    end_ms: int = END_MS
     stored: int = 0
     filtered: int = 0
     actions: int = 0
@@ -96,7 +101,8 @@ class Account:
         first, last = int(min(days[0], days[-1])), int(max(days[0], days[-1]))
         self.stored += len(ts)
         new = days[days != self._edge] if self._edge is not None else days
-        self.sessions_present += self.sessions.held_of_distinct(new)
+        expected, end = self.sessions.days_within(self.start_ms, self.end_ms, daily=self.daily)
+        self.sessions_present += self.sessions.held_of_distinct(new[(new >= expected) & (new < end)])
         self.first_day = first if self.first_day is None else min(first, self.first_day)
         self.last_day = last if self.last_day is None else max(last, self.last_day)
         self._edge = int(days[-1])
@@ -118,7 +124,7 @@ class SeriesAnswer:
         self._regular = question.regular and not timeframe.daily and sessions.calendar != EVERY_DAY
         self._windows = Windows(timeframe, sessions, regular=self._regular) if timeframe.derived else None
         self._roller = self._new_roller()
-        self.account = Account(sessions, timeframe.daily)
+        self.account = Account(sessions, timeframe.daily, question.start_ms, question.end_ms)
 
     def push(self, block: Block) -> Block:
         """Takes the next stored bars, ascending within the block, and returns what they settle, ascending."""

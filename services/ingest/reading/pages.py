@@ -162,14 +162,15 @@ async def expected_sessions(
     if account.first_day is None or account.last_day is None:
         if (first is None and not await beyond.before()) or (end is None and not await beyond.after()):
             return 0
-        return sessions.count(span_first if first is None else first, span_end if end is None else end)
+        first, end = span_first if first is None else first, span_end if end is None else end
+        return sessions.count(max(first, span_first), min(end, span_end))
     if first is None:
         reaches = not sessions.count(span_first, account.first_day) or await beyond.before()
         first = span_first if reaches else account.first_day
     if end is None:
         reaches = not sessions.count(account.last_day + 1, span_end) or await beyond.after()
         end = span_end if reaches else account.last_day + 1
-    return sessions.count(first, end)
+    return sessions.count(max(first, span_first), min(end, span_end))
 
 
 class _Beyond:
