@@ -55,9 +55,9 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return laid
 
 
-def write(rows: list[dict[str, Any]]) -> None:
+def write(rows: list[dict[str, Any]], name: str = "bench.json") -> None:
     """Keeps what is measured so far."""
-    file = Path(os.environ.get("MDW_STATE", ".mdw")) / "bench.json"
+    file = Path(os.environ.get("MDW_STATE", ".mdw")) / name
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -88,9 +88,9 @@ async def rows(
     bench = Bench(server, conn, db, calendars[EVERY_DAY], walk(min(PAGE * PAGES, market.bars)))
     measured = []
     with tempfile.TemporaryDirectory() as folder:
-        provider, url = _start_provider(Path(folder), market)
+        provider, url = start_provider(Path(folder), market)
         try:
-            await _warm_up(url, market)
+            await warm_up(url, market)
             rival = await _rival(server, bench, url, market)
             async with crew(Path(folder), server.ingest_url, url) as workers:
                 workers.start()
@@ -98,7 +98,7 @@ async def rows(
                 await workers.ready()
                 for _ in range(rounds + 1):
                     limit = await bench.limit()
-                    ours = await _backfill(desk, market)
+                    ours = await backfill(desk, market)
                     measured.append((ours, (limit + await bench.limit()) / 2))
         finally:
             provider.stop()
@@ -107,7 +107,7 @@ async def rows(
     return [_row(measured[1:], rival)]
 
 
-async def _backfill(desk: Desk, market: Market) -> float:
+async def backfill(desk: Desk, market: Market) -> float:
     """Returns the rows a second of a job over all tickers, from its start to its last commit."""
     span = FIRST.isoformat(), market.last.isoformat()
     asks = [
@@ -129,7 +129,8 @@ async def _before(desk: Desk, market: Market) -> int:
     return int(await desk.sql.fetchval("SELECT max(slice_id) - $1 FROM ingest.slices", market.tickers))
 
 
-def _start_provider(folder: Path, market: Market) -> tuple[Child, str]:
+def start_provider(folder: Path, market: Market) -> tuple[Child, str]:
+    """Starts a replay that makes the market up; returns its process and its address."""
     log = folder / "provider.log"
     command = [sys.executable, "-m", "deploy.local.replay", "--load", f"{market.tickers}:{FIRST}:{market.last}"]
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"}
@@ -142,7 +143,7 @@ def _start_provider(folder: Path, market: Market) -> tuple[Child, str]:
     raise AssertionError(log.read_text())
 
 
-async def _warm_up(url: str, market: Market) -> None:
+async def warm_up(url: str, market: Market) -> None:
     """Has the provider make its pages, as the workers ask for them; it keeps them."""
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer replay"}, timeout=60) as http:
         for number in range(market.tickers):

@@ -114,7 +114,8 @@ async def many(server: Server, history: History) -> list[int]:
 
 async def _start(server: Server) -> tuple[Any, dict[str, str]]:
     """Starts the service; returns its process, and what it prints."""
-    urls = json.dumps({"admin_url": server.superuser_url, "ingest_url": server.ingest_url, "auth_url": server.auth_url})
+    names = {"admin_url": server.superuser_url, "ingest_url": server.ingest_url, "auth_url": server.auth_url}
+    urls = json.dumps({**names, "read_urls": server.read_urls})
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.bench.served", urls, stdin=-1, stdout=-1)
     assert child.stdout is not None
     while not (line := await child.stdout.readline()).startswith(b"{"):

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Server:
-    """Where the superuser and the roles find the database, and a folder that the server can read."""
+    """Where the superuser and the roles find the database, a folder that it can read, and whom bars are read from."""
 
     superuser_url: str
     ingest_url: str
     symbols_url: str
     auth_url: str
     folder: Path
+    read_urls: tuple[str, ...] = ()
 
 
 @asynccontextmanager

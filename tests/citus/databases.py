@@ -67,8 +67,8 @@ async def create_logins(url: str, passwords: Mapping[str, str]) -> None:
         await ensure_logins(conn, passwords)
 
 
-async def create_database(url: str, name: str, *, joined: bool = True) -> None:
-    """Creates a database on every node, with the extension, and joins them unless told not to."""
+async def create_database(url: str, name: str, *, joined: bool = True, workers: int | None = None) -> None:
+    """Creates a database on every node, with the extension, and joins them, or so many workers, unless told not to."""
     nodes = await node_urls(url)
     for node in nodes:
         async with connected(node) as conn:
@@ -80,7 +80,7 @@ async def create_database(url: str, name: str, *, joined: bool = True) -> None:
         await conn.execute(ALLOW)
         if joined:
             await conn.execute(SET_COORDINATOR, parts[0].hostname, parts[0].port)
-            for part in parts[1:]:
+            for part in parts[1:] if workers is None else parts[1 : workers + 1]:
                 await conn.execute(ADD_NODE, part.hostname, part.port)
 
 

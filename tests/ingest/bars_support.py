@@ -160,7 +160,10 @@ async def bars_serving(database):
         streams = await Database.open(
             settings.database_url, size=4, application_name="test streams", acquire_timeout=60
         )
-        reader = Reader(db, Sources(db), Sources(streams))
+        nodes = [await Database.open(url, size=4, acquire_timeout=60) for url in getattr(database, "read_urls", ())]
+        for node in nodes:
+            server.on_close(node.close)
+        reader = Reader(db, Sources(db, nodes), Sources(streams, nodes))
         servicer = BarServicer(reader, SymbolStore(db), tokens)
         server.on_close(streams.close)
         server.add(servicer, bars_pb2.DESCRIPTOR.services_by_name["BarService"])
