@@ -31,7 +31,8 @@ LOCK_NOT_AVAILABLE = "55P03"
 _CONFLICTS = frozenset({"40001", "40P01", "23503", LOCK_NOT_AVAILABLE})
 # A NUL or a broken character, a number or a time beyond the column's type.
 _UNSTORABLE = frozenset({"22021", "22P05", "22003", "22008"})
-# A cluster's node answers, or does not, through the server: Citus has no code for it, or that of a connection of ours.
+# A cluster's node answers, or does not, through the server. Citus has no code for it, or that of a connection of ours;
+# the last six are libpq's, of the connection between them.
 _NODE_WORDS = (
     "connection to the remote node",
     "connection marked as essential",
@@ -41,7 +42,14 @@ _NODE_WORDS = (
     "failed to COPY to shard",
     "failed to complete COPY on",
     "any active placements",
+    "server closed the connection unexpectedly",
+    "SSL SYSCALL error",
+    "SSL connection has been closed unexpectedly",
+    "could not receive data from server",
+    "could not send data to server",
+    "no connection to the server",
 )
+_NODE_CONTEXT = "while executing command on"
 IN_DOUBT = "MD006"
 """A node was lost between the two phases of a commit, and has not made up its mind: ingest.await_nodes."""
 
@@ -254,6 +262,8 @@ def is_node_away(error: BaseException | None) -> bool:
     """Says whether a server that answers well reports of a node of its cluster that does not."""
     if not isinstance(error, asyncpg.PostgresError):
         return False
+    if _NODE_CONTEXT in (getattr(error, "context", None) or "") and _state(error)[:2] in ("08", "57"):
+        return True  # it shuts down, or starts
     return _state(error) == IN_DOUBT or any(word in str(error) for word in _NODE_WORDS)
 
 

@@ -13,6 +13,7 @@ import pytest
 from deploy.local.roles import LOGINS, OWNER, with_login
 from migrator import runner
 from tests.citus.databases import create_database, create_logins, database_at, drop_database, node_urls
+from tests.citus.nodes import CAN_KILL
 from tests.conftest import MigratedDatabase, distribute
 from tests.migrator.conftest import command, connect, folder, start  # noqa: F401 - fixtures
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import PostgresServer
 
 CITUS_URL = os.environ.get("CITUS_URL", "")
-collect_ignore_glob = [] if CITUS_URL else ["test_*.py"]
+collect_ignore_glob = ["test_nodes_*.py"] if CITUS_URL and not CAN_KILL else [] if CITUS_URL else ["test_*.py"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.waiting import until
 PID, START = os.environ.get("CITUS_NODE_PID", ""), os.environ.get("CITUS_NODE_START", "")
 CAN_KILL = bool(PID and START)
 
-PREPARED = "SELECT count(*) FROM pg_prepared_xacts WHERE database = $1"
+PREPARED = "SELECT count(*) FROM pg_prepared_xacts WHERE database = $1 AND gid LIKE 'citus%'"
 
 
 class Node:
@@ -51,6 +51,23 @@ class Node:
             return False
         await conn.close()
         return True
+
+    async def prepared(self, database: str) -> int:
+        """Returns how many transactions of a database are prepared on it."""
+        conn = await asyncpg.connect(self.url)
+        found = await conn.fetchval(PREPARED, database)
+        await conn.close()
+        return int(found)
+
+
+async def settled(nodes: list[Node], database: str) -> None:
+    """Waits until no transaction is in doubt."""
+    for node in nodes:
+
+        async def nothing(node: Node = node) -> bool:
+            return not await node.prepared(database)
+
+        await until(nothing)
 
 
 def _children(pid: int) -> list[int]:

@@ -171,6 +171,7 @@ class History:
 
     async def _read(self, symbol_id: int, as_of: datetime) -> Read:
         snapshot = await self._snapshots.at(as_of)
+        await self._snapshots.settle(snapshot, [symbol_id])
         async with self._desk.db.connection() as conn:
             block = await reads.read(conn, reads.Span(symbol_id=symbol_id, timeframe=DAY), snapshot, limit=10_000)
         return (block.bars.ts // DAY_MS).tolist(), block.bars.close.tolist(), block.flags.tolist()
