@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -15,6 +16,8 @@ from mdw_client.errors import CallError, MdwError
 from mdw_client.version import __version__
 
 INTERRUPTED = 130
+_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What a group without a command ends with, from click 8.2 on: all of the help."""
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -80,8 +83,13 @@ def _ended(ended: BaseException) -> int:
     """Returns the status of a command that click ended."""
     if isinstance(ended, click.exceptions.Exit):
         return ended.exit_code
-    if isinstance(ended, click.ClickException):
+    if isinstance(ended, _HELP):
         ended.show()
+        return USAGE
+    if isinstance(ended, click.ClickException):
+        context = ended.ctx if isinstance(ended, click.UsageError) else None
+        text = " ".join(ended.format_message().split()).removesuffix(".")
+        click.echo(f"mdw: {text}; {context.command_path} --help" if context else f"mdw: {text}", err=True)
         return USAGE
     interrupted = isinstance(ended, KeyboardInterrupt) or isinstance(ended.__cause__, KeyboardInterrupt)
     return INTERRUPTED if interrupted else REFUSED

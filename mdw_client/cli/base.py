@@ -79,24 +79,28 @@ def _as_json(context: click.Context, _: click.Parameter, value: bool) -> None:  
         app.as_json = True
 
 
+def _json_option() -> click.Option:
+    text = "Print JSON, an object a line."
+    return click.Option(["--json"], is_flag=True, expose_value=False, callback=_as_json, help=text)
+
+
 class Command(click.Command):
     """A command that takes --json."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        option = ["--json"]
-        self.params.append(
-            click.Option(
-                option, is_flag=True, expose_value=False, callback=_as_json, help="Print JSON, an object a line."
-            )
-        )
+        self.params.append(_json_option())
 
 
 class Group(click.Group):
-    """A group whose commands take --json."""
+    """A group that takes --json before its commands, which take it, too."""
 
     command_class = Command
     group_class = type
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_json_option())
 
 
 CLASSES = click.Choice(["stock", "etf", "crypto"])

@@ -593,6 +593,35 @@ def test_an_error_is_one_line_with_what_to_do(warehouse: Warehouse, ran, error, 
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("coverage", "Missing argument 'TICKER'; mdw coverage --help"),
+        ("backfill start", "name tickers, or --class, or --all-active; mdw backfill start --help"),
+        ("bars AAPL --out x.txt", "--out: x.txt ends neither with .parquet nor with .csv; mdw bars --help"),
+        ("nothing", "No such command 'nothing'; mdw --help"),
+        ("bars AAPL --start", "Option '--start' requires an argument"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_told_in_one(ran, line: str, said: str) -> None:
+    found = ran(*line.split())
+    assert (found.status, found.out) == (2, "")
+    assert found.err.startswith(f"mdw: {said}")
+    assert found.err.count("\n") == 1
+
+
+def test_a_group_without_a_command_shows_its_commands(ran) -> None:
+    found = ran("keys")
+    assert "rotate" in found.out + found.err
+    assert (found.out + found.err).count("\n") > 5
+
+
+@pytest.mark.parametrize("line", ["--json keys list", "keys --json list", "keys list --json"])
+def test_json_may_be_asked_for_anywhere(warehouse: Warehouse, ran, line: str) -> None:
+    warehouse.answers["ListKeys"] = auth_pb2.ListKeysResponse(keys=[auth_pb2.Key(key_id="7")])
+    assert ran(*line.split()).objects == [{"key_id": "7"}]
+
+
 def test_a_key_that_cannot_be_used_is_usage(ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDW_KEY", "mdw_cut")
     found = ran("keys", "list", "--json")
