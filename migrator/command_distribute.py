@@ -61,8 +61,8 @@ async def _steps(conn: asyncpg.Connection) -> dict[str, str]:
     if not layout.moved:
         names = [name for name in MOVED if name not in layout.spread]
         steps["move"] = (
-            f"move {await _described(conn, names)} to {len(there.holders)} nodes ({', '.join(there.holders)}) by "
-            f"{KEY_COLUMN}: the parts under way are waited for, no slice is handed out meanwhile, reads go on"
+            f"move {await _described(conn, names)} to {', '.join(there.holders)} by {KEY_COLUMN}: "
+            f"the parts under way are waited for, no slice is handed out meanwhile, reads go on"
         )
     if "move" in steps or layout.left_here:
         steps["free"] = "free the local copy: new reads wait for the moment that takes"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from migrator.apply import CONFLICTS
 from migrator.catalog import read_objects
 from migrator.cluster import INTERVAL, INTERVAL_MS
 from migrator.connect import LOST
@@ -61,6 +62,7 @@ ORDER BY 1
 TO_EACH = "SELECT format($1, string_agg(quote_ident(name), ', ')) FROM unnest($2::text[]) AS name"
 # A node's error comes through with its words, and not always with its code.
 NO_SPACE = "No space left on device"
+CONCURRENT = "tuple concurrently updated"
 NAME, UNNAME = "GRANT USAGE ON SCHEMA ingest TO %s", "REVOKE USAGE ON SCHEMA ingest FROM %s"
 
 
@@ -130,6 +132,19 @@ class Mover:
         return [item for item in objects if item.kind == "comment" and item.name.partition(" column ")[0] in names]
 
     async def _alone(self, move: Callable[[], Awaitable[None]]) -> None:
+        """Runs `move` in one transaction, again where another session was in its way."""
+        while True:
+            try:
+                return await self._once(move)
+            except asyncpg.PostgresError as error:
+                if isinstance(error, LOST):
+                    raise
+                if not _passes(error) or time.monotonic() >= self._deadline:
+                    raise _failed(error) from error
+                self._say(f"{error}; trying again")
+            await asyncio.sleep(POLL)
+
+    async def _once(self, move: Callable[[], Awaitable[None]]) -> None:
         """Runs `move` in one transaction, when no part is under way and none can begin."""
         await self._conn.execute(BEGIN)
         try:
@@ -139,13 +154,12 @@ class Mover:
             self._say("no part is under way; the tables move now")
             await move()
             await self._conn.execute("COMMIT")
-        except asyncpg.PostgresError as error:
-            if isinstance(error, LOST):
-                raise
-            raise _failed(error) from error
         finally:
-            if not self._conn.is_closed() and self._conn.is_in_transaction():
-                await self._conn.execute("ROLLBACK")
+            await self._rolled_back()
+
+    async def _rolled_back(self) -> None:
+        if not self._conn.is_closed() and self._conn.is_in_transaction():
+            await self._conn.execute("ROLLBACK")
 
     async def _until_parts_end(self) -> None:
         said = False
@@ -181,12 +195,16 @@ class Mover:
             hint = "the table has moved, and works; run it again to free the local copy"
             raise TryAgain.of(name, error.problems[0].message, hint) from error
         finally:
-            if not self._conn.is_closed() and self._conn.is_in_transaction():
-                await self._conn.execute("ROLLBACK")
+            await self._rolled_back()
 
     def _gave_up(self, why: str) -> TryAgain:
         message = f"gave up after {self._options.retry_for:.0f} s: {why}; nothing was moved"
         return TryAgain.of("", message, "run it again when less is going on, or with a longer --retry-for")
+
+
+def _passes(error: asyncpg.PostgresError) -> bool:
+    """Whether it passes by itself: roles are shared by all databases, and another one's may change at this moment."""
+    return isinstance(error, CONFLICTS) or CONCURRENT in str(error)
 
 
 def _failed(error: asyncpg.PostgresError) -> SqlFailed:

@@ -159,11 +159,14 @@ async def test_bootstrap_and_baseline_work_on_a_cluster(
 
 
 async def test_keys_of_a_restored_backup_are_put_right_on_a_cluster(
-    joined: Joined, command: Command, tmp_path: Path
+    joined: Joined, owner: asyncpg.Connection, command: Command, tmp_path: Path
 ) -> None:
     assert (await command(joined.url(), "distribute")).code == 0
+    assert (await command(joined.url(), "bootstrap", "--key-file", str(tmp_path / "admin.key"))).code == 0
+    admin_key = str(await owner.fetchval("SELECT key_id FROM auth.keys"))
+    lost = {"event": "key_changed", "key_id": str(UUID(int=7)), "version": 1, "state": "ACTIVE"}
     log = tmp_path / "auth.log"
-    log.write_text(json.dumps({"event": "key_changed", "key_id": str(UUID(int=7)), "version": 1, "state": "ACTIVE"}))
-    ended = await command(joined.url(), "after-restore", "--log", str(log), "--json")
-    assert ended.code == 0, ended.err
+    log.write_text(json.dumps(lost))
+    ended = await command(joined.url(), "after-restore", "--log", str(log), "--keep", admin_key, "--json")
+    assert ended.code == 0, ended.out
     assert ended.json["made_after_the_backup"] == [str(UUID(int=7))]
