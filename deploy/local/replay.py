@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -246,8 +247,12 @@ def read_market(text: str) -> Market:
 
 
 async def _serve_forever(replay: Replay) -> None:
+    told = asyncio.Event()
+    # The first process of a container gets no signal that it has no handler for.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     print(f"replay of Polygon on {await replay.start()}", flush=True)
-    await asyncio.Event().wait()
+    await told.wait()
+    await replay.stop()
 
 
 FAULTS_HELP = "Each fault takes times=N, every=N, after=N and ticker=T beside its own options:\n" + "\n".join(

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from deploy import manifests
+from migrator.errors import Exit
+from services.kit.keys import new_secret
 
 ROOT = manifests.ROOT
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
 PYTHON = "/opt/mdw/bin/python"
+NOWHERE = "127.0.0.1:0"
 
 
 def commands() -> list[list[str]]:
@@ -55,20 +60,50 @@ async def test_a_command_without_its_settings_says_so_in_a_line() -> None:
         assert code == 0 or (code, words) == (2, "DATABASE_URL: is not set\n")
 
 
+async def test_every_command_has_a_handler_for_the_signal_that_ends_it() -> None:
+    """The first process of a container gets no signal that it has no handler for."""
+    codes = await asyncio.gather(*(_told_to_end(command) for command in commands()))
+    assert sorted(codes) == [0, 0, 0, 0, 0, Exit.TRY_AGAIN], "all but the migrator, which was not done"
+
+
+async def _told_to_end(command: list[str]) -> int:
+    options = ["--port", "0"] if command[2] == "deploy.local.replay" else command[3:]
+    settings = {"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/mdw", "SERVICE_KEY": "none", "LISTEN_ADDRESS": NOWHERE}
+    process = await _process(command[2], *options, **settings, POLYGON_API_KEY="none", MDW_ADMIN_KEY=new_secret())
+    async with asyncio.timeout(120):
+        while not _handles(process.pid, signal.SIGTERM):
+            assert process.returncode is None, command
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode is not None
+    return process.returncode
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Says whether a process has a handler of its own for a signal."""
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
+
+
 async def _start(command: list[str]) -> tuple[int | None, str]:
     options = ["--help"] if command[2] in ("deploy.local.replay", "migrator") else command[3:]
-    process = await asyncio.create_subprocess_exec(
+    process = await _process(command[2], *options)
+    _, words = await process.communicate()
+    return process.returncode, words.decode()
+
+
+async def _process(module: str, *options: str, **settings: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        command[2],
+        module,
         *options,
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}", **settings},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, words = await process.communicate()
-    return process.returncode, words.decode()
 
 
 def test_the_image_runs_as_nobody_and_holds_no_build_tools() -> None:
