@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 774f0a9c0cc970b31716274184316c791ff8111c3551862451e2cc6ce6880a17
+-- files: e35ad6391d72626734403152c5460de70aa48d640c559fc6dd7cf0063e3c3100
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1321,27 +1321,59 @@ CREATE OR REPLACE FUNCTION ingest.note_many_suspects(p_symbol_ids integer[], p_t
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
 AS $function$
+DECLARE
+  v_now timestamptz := clock_timestamp();
+  v_zone text := CASE WHEN p_timeframe = 7 OR p_calendar = '24/7' THEN 'UTC' ELSE 'America/New_York' END;
+  v_alone integer[];
 BEGIN
   IF p_timeframe = 1 THEN
-    SELECT coalesce(array_agg(DISTINCT m.symbol_id), '{}') INTO p_empty_symbols
+    SELECT coalesce(array_agg(m.symbol_id), '{}'), coalesce(array_agg(m.session_date), '{}'), coalesce(array_agg(m.session_date), '{}')
+    INTO p_empty_symbols, p_empty_first, p_empty_last
     FROM ingest.bare_minute_sessions(p_symbol_ids, p_calendar, p_first_dates, p_end_dates) AS m;
   END IF;
-  PERFORM ingest.note_suspects(
-    d.symbol_id, p_timeframe, p_calendar, d.first_date, d.end_date,
-    array(SELECT e.first_date FROM unnest(p_empty_symbols, p_empty_first) AS e (symbol_id, first_date)
-          WHERE p_timeframe = 7 AND e.symbol_id = d.symbol_id),
-    array(SELECT e.last_date FROM unnest(p_empty_symbols, p_empty_last) AS e (symbol_id, last_date)
-          WHERE p_timeframe = 7 AND e.symbol_id = d.symbol_id))
-  FROM (
-    SELECT u.symbol_id, u.first_date, u.end_date
+  v_alone := array(
+    SELECT u.symbol_id
     FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+    JOIN ingest.series r ON r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe
     WHERE u.first_date < u.end_date
-      AND (u.symbol_id = ANY (p_empty_symbols)
-           OR (SELECT true FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe LIMIT 1)
-           OR (SELECT (r.first_ts AT TIME ZONE 'UTC')::date >= u.first_date AND upper(r.asked) > u.end_date
-               FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe))
-    ORDER BY u.symbol_id
-  ) d;
+      AND (EXISTS (
+             SELECT FROM ingest.suspects s
+             WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe AND s.first_date < u.end_date AND s.last_date >= u.first_date)
+           OR ((r.first_ts AT TIME ZONE v_zone)::date >= u.first_date AND (r.first_ts AT TIME ZONE v_zone)::date < u.end_date
+               AND (upper(r.asked) > u.end_date
+                    OR EXISTS (SELECT FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe)))
+           OR (r.deleted <> '{}' AND u.symbol_id = ANY (p_empty_symbols)))
+    ORDER BY u.symbol_id);
+  PERFORM ingest.note_suspects(
+    u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date,
+    array(SELECT e.first_date FROM unnest(p_empty_symbols, p_empty_first) AS e (symbol_id, first_date) WHERE e.symbol_id = u.symbol_id),
+    array(SELECT e.last_date FROM unnest(p_empty_symbols, p_empty_last) AS e (symbol_id, last_date) WHERE e.symbol_id = u.symbol_id))
+  FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
+  WHERE u.symbol_id = ANY (v_alone);
+  INSERT INTO ingest.suspects (symbol_id, timeframe, first_date, last_date, asks, counts_from, next_ask_time)
+  SELECT i.symbol_id, p_timeframe, min(i.session_date), max(i.session_date), 1,
+         v_now + ingest.suspect_wait(1, i.fresh), v_now + ingest.suspect_wait(1, i.fresh)
+  FROM (
+    SELECT b.symbol_id, b.session_date, b.fresh,
+           b.ordinal - row_number() OVER (PARTITION BY b.symbol_id, b.fresh ORDER BY b.ordinal) AS run
+    FROM (
+      SELECT e.symbol_id, c.session_date, c.ordinal,
+             c.session_date >= v_now::date - 14
+               AND coalesce((r.last_ts AT TIME ZONE v_zone)::date, l.first_date) >= v_now::date - 14 AS fresh
+      FROM unnest(p_empty_symbols, p_empty_first, p_empty_last) AS e (symbol_id, first_date, last_date)
+      JOIN ingest.series r ON r.symbol_id = e.symbol_id AND r.timeframe = p_timeframe
+      CROSS JOIN LATERAL (
+        SELECT coalesce((r.first_ts AT TIME ZONE v_zone)::date, max(t.list_date), '-infinity') AS first_date,
+               coalesce(max(t.delist_date), 'infinity') AS last_date
+        FROM symbols.ticker_spans t
+        WHERE t.symbol_id = e.symbol_id
+      ) l
+      JOIN ingest.sessions c ON c.calendar = p_calendar
+        AND c.session_date BETWEEN greatest(e.first_date, l.first_date) AND least(e.last_date, l.last_date)
+      WHERE NOT e.symbol_id = ANY (v_alone)
+    ) b
+  ) i
+  GROUP BY i.symbol_id, i.fresh, i.run;
 END $function$
 ;
 

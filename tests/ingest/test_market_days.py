@@ -257,6 +257,25 @@ async def test_a_day_that_may_not_be_out_yet_waits_without_an_attempt(database):
         assert (await ask_day(work, str(today - timedelta(days=4))))["state"] == OUTSIDE_PLAN
 
 
+async def test_a_day_of_many_series_is_written_500_at_a_time_each_a_write_of_its_own(database):
+    async with acting(database) as work:
+        await work.desk.sql.execute(
+            "INSERT INTO symbols.symbols (asset_class, active) SELECT 1, true FROM generate_series(1, 1100)"
+        )
+        await work.desk.sql.execute(
+            "INSERT INTO symbols.tickers (symbol_id, from_date, asset_class, ticker, provider_ticker)"
+            " SELECT symbol_id, '1900-01-01', 1, 'T' || symbol_id, 'T' || symbol_id FROM symbols.symbols"
+        )
+        noon = start_of_day(FRIDAY, XNYS) + 43_200_000
+        rows = [row(f"T{one['symbol_id']}", noon) for one in await work.desk.sql.fetch(ALL)]
+        work.provider.respond = lambda _: Answer(200, grouped(*rows))
+        done = await ask_day(work)
+        assert (done["state"], done["inserted"], done["requests"]) == (SUCCEEDED, 1100, 1)
+        parts = "SELECT cardinality(symbol_ids) FROM ingest.writes WHERE slice_id = $1 ORDER BY write_id"
+        assert [one[0] for one in await work.desk.sql.fetch(parts, done["slice_id"])] == [500, 500, 100]
+
+
+ALL = "SELECT symbol_id FROM symbols.symbols"
 ENDED = """
 SELECT r.symbol_id, r.failed::text, r.outside_plan::text, f.state
 FROM ingest.series r

@@ -163,7 +163,12 @@ UPDATE ingest.series
 SET asked = asked + datemultirange(daterange($3, $4)), bars = $5, first_ts = $6, last_ts = $6
 WHERE symbol_id = $1
 """
-NOTE = "SELECT ingest.note_suspects($1, 7::smallint, 'XNYS', $2, $3, $4, $4)"
+NOTE_ONE = "SELECT ingest.note_suspects($1, 7::smallint, 'XNYS', $2, $3, $4, $4)"
+NOTE_MANY = """
+SELECT ingest.note_many_suspects(
+  ARRAY[$1::int], 7::smallint, 'XNYS', ARRAY[$2::date], ARRAY[$3::date],
+  array_fill($1::int, ARRAY[cardinality($4::date[])]), $4, $4)
+"""
 EXPLODED = """
 SELECT c.session_date, s.asks
 FROM ingest.suspects s
@@ -172,7 +177,8 @@ WHERE s.symbol_id = $1
 """
 
 
-async def test_after_any_answers_in_any_order_suspect_is_what_was_asked_for_and_is_empty(ingest):
+@pytest.mark.parametrize("note", [NOTE_ONE, NOTE_MANY], ids=["one", "many"])
+async def test_after_any_answers_in_any_order_suspect_is_what_was_asked_for_and_is_empty(ingest, note):
     """A model of a series beside the database: 80 random answers, some empty, some filling what was empty before."""
     chance = Random(7)
     spy = await ingest.symbol("SPY", ETF)
@@ -191,7 +197,7 @@ async def test_after_any_answers_in_any_order_suspect_is_what_was_asked_for_and_
         asks = {day: min(count, 4) for day, count in asks.items()}
         instant = datetime(start.year, start.month, start.day, tzinfo=UTC) if held else None
         await ingest.sql.execute(ANSWER, spy, sorted(new), answered[0], end, len(held), instant)
-        await ingest.sql.execute(NOTE, spy, answered[0], end, [day for day in answered if day not in held])
+        await ingest.sql.execute(note, spy, answered[0], end, [day for day in answered if day not in held])
         assert dict(await ingest.sql.fetch(EXPLODED, spy)) == asks
         await ingest.sql.execute(LET_TIME_PASS + " WHERE next_ask_time IS NOT NULL")
     runs = await suspects(work=ingest, symbol_id=spy)
