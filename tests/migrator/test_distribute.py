@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from tests.migrator.proxy import Proxy
+
 if TYPE_CHECKING:
     from tests.conftest import MigratedDatabase
     from tests.migrator.conftest import Command
@@ -57,6 +59,14 @@ async def test_who_does_not_own_the_tables_is_told_who_does(database: MigratedDa
     assert ended.code == 2
     assert "role mdw_ingest_login does not own ingest.bars, mdw_owner does" in ended.err
     assert "run it as mdw_owner" in ended.err
+
+
+async def test_a_pooler_between_is_refused(database: MigratedDatabase, command: Command) -> None:
+    proxy = Proxy(database.owner_url, shared_sessions=True)
+    ended = await command(await proxy.start(), "distribute")
+    await proxy.stop()
+    assert ended.code == 2
+    assert "a connection pooler stands between the migrator and PostgreSQL" in ended.err
 
 
 @pytest.mark.parametrize("words", [["distribute"], ["distribute", "--undo"]])
