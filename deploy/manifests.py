@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 K8S = ROOT / "deploy" / "k8s"
 JOB = K8S / "base" / "migrate.yaml"
 OVERLAYS = ("dev", "production")
-MUTUAL_TLS = "production with mutual TLS"
+OPTIONAL = ("backups", "mutual-tls")
+"""Components that an overlay of yours may add to production."""
 JOB_NAME = re.compile(r"^(  name: mdw-migrate-)[0-9a-f]{10}$", re.MULTILINE)
 TOOLS = Path(sys.executable).parent
 ALERTS = K8S / "components" / "monitoring" / "prometheusrule.yaml"
@@ -51,9 +52,9 @@ def render(overlay: str) -> str:
     return render_folder(K8S / "overlays" / overlay)
 
 
-def render_with_mutual_tls() -> str:
-    """Returns production with callers that have to bring a certificate, as an overlay of yours would add it."""
-    overlay = {"resources": ["../overlays/production"], "components": ["../components/mutual-tls"]}
+def render_with(*components: str) -> str:
+    """Returns production with more components, as an overlay of yours would add them."""
+    overlay = {"resources": ["../overlays/production"], "components": [f"../components/{name}" for name in components]}
     with tempfile.TemporaryDirectory(dir=K8S) as folder:
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         return render_folder(Path(folder))
@@ -89,7 +90,7 @@ def parsed(rendered: str) -> list[dict[str, Any]]:
 
 def check(name: str, rendered: str, folder: Path) -> list[str]:
     """Writes a rendered overlay, checks it against the schemas, and returns what the restricted profile refuses."""
-    file = folder / f"{name.replace(' ', '-').lower()}.yaml"
+    file = folder / f"{name}.yaml"
     file.write_text(rendered)
     custom = ", ".join(sorted(validate(rendered, folder)))
     print(f"{name}: {file.relative_to(ROOT)}" + (f" (no schema here: {custom})" if custom else ""))
@@ -102,7 +103,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     name_job()
     RULES.write_text(rules())
-    rendered = {name: render(name) for name in OVERLAYS} | {MUTUAL_TLS: render_with_mutual_tls()}
+    rendered = {name: render(name) for name in OVERLAYS} | {"production-with-all": render_with(*OPTIONAL)}
     refused = [problem for name, text in rendered.items() for problem in check(name, text, folder)]
     subprocess.run([TOOLS / "hadolint", ROOT / "deploy" / "Dockerfile"], check=True)
     for problem in refused:

@@ -55,8 +55,8 @@ def _containers(overlay: list[Manifest]) -> list[Manifest]:
 
 def test_every_manifest_is_valid_to_the_last_field(tmp_path) -> None:
     assert manifests.validate(manifests.render("dev"), tmp_path) == set()
-    operators = {"Certificate", "Cluster", "Issuer", "PodMonitor", "PrometheusRule"}
-    assert manifests.validate(manifests.render_with_mutual_tls(), tmp_path) == operators
+    operators = {"Certificate", "Cluster", "Issuer", "PodMonitor", "PrometheusRule", "ScheduledBackup"}
+    assert manifests.validate(manifests.render_with(*manifests.OPTIONAL), tmp_path) == operators
 
 
 def test_a_field_that_kubernetes_does_not_know_is_refused(tmp_path) -> None:
@@ -309,7 +309,7 @@ def test_the_certificates_are_those_that_are_mounted_and_name_their_service() ->
 
 
 def test_with_mutual_tls_the_services_ask_for_certificates() -> None:
-    rendered = manifests.parsed(manifests.render_with_mutual_tls())
+    rendered = manifests.parsed(manifests.render_with("mutual-tls"))
     for name in SERVED:
         (container,) = _named(rendered, "Deployment", name)["spec"]["template"]["spec"]["containers"]
         variables = {one["name"]: one.get("value") for one in container["env"]}
@@ -327,6 +327,16 @@ def test_a_commit_waits_for_a_standby_and_without_one_writing_stops() -> None:
     assert "synchronous_commit" not in cluster["spec"]["postgresql"]["parameters"]
     logins = {role["name"]: role["inRoles"] for role in cluster["spec"]["managed"]["roles"] if role["login"]}
     assert logins == {f"mdw_{name}_login": [f"mdw_{name}"] for name in SERVED}
+
+
+def test_backups_are_taken_of_a_standby_that_is_stopped() -> None:
+    rendered = manifests.parsed(manifests.render_with("backups"))
+    (scheduled,), (cluster,) = _of_kind(rendered, "ScheduledBackup"), _of_kind(rendered, "Cluster")
+    assert scheduled["spec"]["cluster"]["name"] == cluster["metadata"]["name"]
+    assert len(scheduled["spec"]["schedule"].split()) == 6, "seconds first"
+    assert scheduled["spec"]["method"] == "volumeSnapshot"
+    assert cluster["spec"]["backup"]["volumeSnapshot"]["online"] is False
+    assert cluster["spec"]["backup"]["target"] == "prefer-standby"
 
 
 def test_monitoring_scrapes_all_and_brings_alerts_and_dashboards() -> None:
