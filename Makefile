@@ -1,5 +1,5 @@
 # Everything a person types. Targets have the names of folders, so all are phony.
-.PHONY: help run status clean-run test faults bench lint protos dist dist-check test-clients notebook images lock manifests venv
+.PHONY: help run status clean-run test faults soak bench lint protos dist dist-check test-clients notebook images lock manifests venv
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -30,8 +30,17 @@ else
 	@$(BIN)/python -m pytest -n 3 --cov --cov-branch --cov-report=term --cov-fail-under=90
 endif
 
-faults: venv ## run the long tests of faults: kills, stops and restarts at random points (minutes)
-	@$(BIN)/python -m pytest tests/faults/*.py
+# These measure, or use all there is; the others run two at a time.
+ALONE := tests/faults/database.py tests/faults/strangers.py tests/faults/failover.py tests/faults/soak.py
+POOLED := tests/faults/pooler.py
+
+faults: venv ## run the long tests of faults: kills, stops and restarts at random points (half an hour)
+	@command -v pgbouncer >/dev/null || echo 'pgbouncer is not on the PATH: the tests behind a pooler are left out.'
+	@$(BIN)/python -m pytest -n 2 --durations=10 $(filter-out $(ALONE) $(POOLED),$(wildcard tests/faults/*.py))
+	@$(BIN)/python -m pytest -s --show-capture=no --durations=10 $(ALONE) $$(command -v pgbouncer >/dev/null && echo $(POOLED))
+
+soak: venv ## run mixed load with random faults for SOAK_MINUTES (20), then balance the books and report figures
+	@SOAK_MINUTES=$${SOAK_MINUTES:-20} $(BIN)/python -m pytest -s --show-capture=no tests/faults/soak.py
 
 bench: venv ## measure against limits and rivals; SHORT=1 only sees that all of it runs, with the rivals that are installed
 	@$(if $(SHORT),:,$(BIN)/python -m pip install -q -e '.[bench]' || echo 'The rivals cannot be installed here and are left out.')

@@ -1,7 +1,7 @@
 """Mixed load over real processes with random faults; then the books must balance and nothing may have grown.
 
-Not collected by `make test`: `SOAK_MINUTES=20 python -m pytest -s tests/faults/soak.py` (default 5).
-The seed is printed; SOAK_SEED replays the order of the faults.
+Not collected by `make test`: `SOAK_MINUTES=20 python -m pytest -s tests/faults/soak.py` (default 3); `make soak` does
+that. The seed is printed; SOAK_SEED replays the order of the faults.
 """
 
 # ruff: noqa: T201 - it ends with a report
@@ -12,6 +12,7 @@ import asyncio
 import os
 import random
 import signal
+import statistics
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -34,11 +35,12 @@ from tests.proxy import Proxy, through
 from tests.standby import own_server
 from tests.support import Process, environment, make_key, with_key
 
-MINUTES = float(os.environ.get("SOAK_MINUTES", "5"))
+MINUTES = float(os.environ.get("SOAK_MINUTES", "3"))
 SEED = int(os.environ.get("SOAK_SEED", str(random.randrange(10**6))))
 WARM_SECONDS = 20
 ALLOWED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 MEGABYTE = 1 << 20
+MEGABYTES_IN_TEN_MINUTES = MEGABYTE / 600
 GROWTH = 48 * MEGABYTE
 """More than caches and pools take after the warm-up, and far less than a leak of a few bytes a call."""
 
@@ -60,15 +62,41 @@ FROM (
 """
 
 
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mdw%'"
+SLOPE = 3 * MEGABYTES_IN_TEN_MINUTES
+"""Of the second half of a run of ten minutes or more; a shorter one says too little."""
+
+
 @dataclass
 class Sample:
     memory: int
     files: int
+    threads: int
 
 
 def sample(pid: int) -> Sample:
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return Sample(resident, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    files, threads = (len(list(Path(f"/proc/{pid}/{name}").iterdir())) for name in ("fd", "task"))
+    return Sample(resident, files, threads)
+
+
+@dataclass
+class Watched:
+    """The memory of processes, looked at every few seconds."""
+
+    pids: dict[str, int]
+    seen: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        while True:
+            for name, pid in self.pids.items():
+                self.seen.setdefault(name, []).append((time.monotonic(), sample(pid).memory))
+            await asyncio.sleep(5)
+
+    def slope(self, name: str) -> float:
+        """Returns by how many bytes a second a process has grown in the second half of the run."""
+        half = self.seen[name][len(self.seen[name]) // 2 :]
+        return statistics.linear_regression(*zip(*half, strict=True)).slope if len(half) > 1 else 0.0
 
 
 @dataclass
@@ -214,6 +242,8 @@ async def test_the_books_balance_and_nothing_grows(tmp_path):
         running = asyncio.create_task(load.run())
         await asyncio.sleep(WARM_SECONDS)
         before = {name: sample(process.pid) for name, process in processes.items()}
+        watched = Watched({name: process.pid for name, process in processes.items()})
+        watching = asyncio.create_task(watched.run())
         disturbing = asyncio.create_task(
             disturb(load, proxy, workers, (server, database), time.monotonic() + MINUTES * 60 - WARM_SECONDS)
         )
@@ -222,13 +252,16 @@ async def test_the_books_balance_and_nothing_grows(tmp_path):
         await asyncio.sleep(3)
         load.stop = True
         await running
+        watching.cancel()
         after = {name: sample(process.pid) for name, process in processes.items()}
-        _report(load, before, after)
+        await _report(load, before, after, watched, database)
         await _balanced(load, database)
         for name, one in after.items():
             assert processes[name].running
             assert one.memory - before[name].memory < GROWTH, name
             assert one.files - before[name].files < 30, name
+            assert one.threads - before[name].threads < 10, name
+            assert MINUTES < 10 or watched.slope(name) < SLOPE, name
         async with desk(database) as work:
             try:
                 await work.settled(60)
@@ -255,8 +288,19 @@ async def _balanced(load: Load, database: Any) -> None:
     await verified(database)
 
 
-def _report(load: Load, before: dict[str, Sample], after: dict[str, Sample]) -> None:
+async def _report(
+    load: Load, before: dict[str, Sample], after: dict[str, Sample], watched: Watched, database: Any
+) -> None:
+    conn = await asyncpg.connect(database.admin_url)
+    connections = await conn.fetchval(CONNECTIONS)
+    rows = await conn.fetchval("SELECT sum(call_count) FROM auth.audit_entries")
+    await conn.close()
     print(f"calls: {dict(load.codes)}; changes: {len(load.made)}; faults: {dict(load.faults)}")
+    print(f"the audit log counts {rows} calls; {connections} connections of services and workers at the end")
     for name, one in after.items():
-        grown = (one.memory - before[name].memory) / MEGABYTE
-        print(f"{name}: {one.memory / MEGABYTE:.0f} MB ({grown:+.1f}), {one.files} files ({before[name].files} before)")
+        was = before[name]
+        print(
+            f"{name}: {one.memory / MEGABYTE:.0f} MB ({(one.memory - was.memory) / MEGABYTE:+.1f} since the warm-up, "
+            f"{watched.slope(name) / MEGABYTES_IN_TEN_MINUTES:+.2f} in ten minutes of the second half), "
+            f"{one.files} files ({was.files} before), {one.threads} threads ({was.threads})"
+        )
