@@ -12,7 +12,7 @@ from mdw_client import words
 from mdw_client.calls import Asynchronous, Blocking, Call, Pages, Part, R
 from mdw_client.frames import Bars
 from mdw_client.methods import Method, P, collection, listing, operation, procedure
-from mdw_client.mirror import Mirror
+from mdw_client.mirror import Mirror, Report
 from mdw_client.parquet import ParquetFile, Saved
 from mdw_client.reader import Reader
 from mdw_client.symbols import Ticker, Tickers, chosen, named
@@ -232,14 +232,14 @@ class BarReads(Part[R]):
         timeframe: Word = "1d",
         start: Time | None = None,
         *,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
         **choices: Unpack[Mirrored],
     ) -> Mirror:
         """Keeps a folder of Parquet files equal to the bars, a file a symbol, by asking for what changed.
 
         The files are in `folder/1d` or the like. Without any choice of symbols those that are there are brought up to
-        date. `report` is called with the ticker of each file that was written. A run may be killed anywhere and begun
-        again.
+        date. `report(done, of, ticker)` is called for each file that was written, with how many symbols are done and of
+        how many. A run may be killed anywhere and begun again.
         """
         request = stream_request(tickers, timeframe, start, None, **choices)
         name = words.spoken(type_pb2.Timeframe, request.timeframe, "TIMEFRAME_")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,12 @@ from mdw_client.parquet import PART, ParquetFile, read_chunk
 from mdw_client.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
 STATE = "mdw-sync.json"
+Report = Callable[[int, int, str], None]
+"""Is told of each file that was written: the how many-th symbol of how many of this read, and its ticker."""
 _LOCK = ".mdw-sync.lock"
 
 
@@ -57,11 +60,11 @@ class Held:
 class Mirror:
     """One run of `client.bars.sync`."""
 
-    def __init__(self, folder: Path, request: pb.StreamBarsRequest, report: Callable[[str], None] | None) -> None:
+    def __init__(self, folder: Path, request: pb.StreamBarsRequest, report: Report | None) -> None:
         self.folder = folder
         self.held: dict[int, Held] = {}
         self._request = request
-        self._report = report or (lambda _: None)
+        self.report = report or (lambda _done, _all, _ticker: None)
         self._synced = Synced(folder)
 
     def steps(self) -> Generator[Update]:
@@ -115,7 +118,6 @@ class Mirror:
             (self.folder / before.name).unlink(missing_ok=True)
         self.held[symbol_id] = Held(name, as_of.ToJsonString())
         self._synced.files += 1
-        self._report(ticker)
 
     def read(self, symbol_id: int) -> Chunk | None:
         """Returns all that the folder has of a symbol."""
@@ -245,6 +247,7 @@ class Update(Reader):
         self._mirror = mirror
         self.since = since
         self._chunks: list[Chunk] = []
+        self._places: dict[int, int] = {}
 
     def keep(self, item: Chunk) -> None:
         held = self._mirror.held.get(item.symbol_id)
@@ -269,6 +272,12 @@ class Update(Reader):
         if self.since and not any(chunk.replaces_all for chunk in chunks):
             before = self._mirror.read(symbol_id)
         self._mirror.write(symbol_id, [merge(before, chunks)] if before else chunks, ticker, self._request.as_of)
+        self._mirror.report(self._place(symbol_id), len(self.symbol_ids), ticker)
+
+    def _place(self, symbol_id: int) -> int:
+        """Returns the how many-th symbol of the answer this is."""
+        self._places = self._places or {each: number for number, each in enumerate(self.symbol_ids, 1)}
+        return self._places.get(symbol_id, 0)
 
 
 def merge(before: Chunk, changes: Sequence[Chunk]) -> Chunk:

@@ -30,7 +30,8 @@ class Reader:
     """Reads one answer of StreamBars to its end, over as many calls as it takes.
 
     A stream that broke is asked for again in the `as_of` of its first message, which gives the same bars in the same
-    order, without the symbols that had come whole; what was received of the others is passed over.
+    order, without the symbols that had come whole, and from the last message on within a symbol. What comes again all
+    the same, from a server that gave no token, is passed over.
     """
 
     method = STREAM
@@ -38,17 +39,20 @@ class Reader:
     def __init__(self, request: pb.StreamBarsRequest) -> None:
         self._request = request
         self._last: dict[int, np.datetime64 | None] = {}
-        self._symbol_ids: list[int] = []
+        self.symbol_ids: list[int] = []
+        """Those of the answer, in its order; known from its first message on."""
         self._whole: dict[int, pb.Receipt] = {}
+        self._token = ""
         self.receipt = pb.Receipt()
         self.unresolved: list[pb.UnresolvedSymbol] = []
 
     def request(self) -> pb.StreamBarsRequest:
         """Returns what is to be asked for now."""
         if not self._whole:
+            self._request.resume_token = self._token
             return self._request
         # The receipt is still to come: where nothing else is left, with the last symbol.
-        left = [symbol_id for symbol_id in self._symbol_ids if symbol_id not in self._whole] or self._symbol_ids[-1:]
+        left = [symbol_id for symbol_id in self.symbol_ids if symbol_id not in self._whole] or self.symbol_ids[-1:]
         rest = pb.StreamBarsRequest()
         rest.CopyFrom(self._request)
         rest.ClearField("tickers")
@@ -58,20 +62,22 @@ class Reader:
         rest.symbol_ids.extend(left)
         # They all were served before; one that is purged meanwhile ends the answer.
         rest.strict = True
+        rest.resume_token = self._token
         return rest
 
     def take(self, message: Message) -> Iterable[Chunk]:
         rest = message.rest
         if rest.HasField("as_of") and not self._whole:
             self._request.as_of.CopyFrom(rest.as_of)
-            self._symbol_ids = list(rest.symbol_ids)
+            self.symbol_ids = list(rest.symbol_ids)
             self.unresolved = list(rest.unresolved)
         if rest.HasField("receipt"):
             self.receipt = self._joined(rest.receipt)
         if message.chunk is not None:
             new = self._new(message.chunk)
+            self._token = rest.resume_token
             if rest.HasField("symbol_receipt"):
-                self._whole[new.symbol_id] = rest.symbol_receipt
+                self._whole[new.symbol_id], self._token = rest.symbol_receipt, ""
             if len(new) or len(new.deleted) or new.replaces_all:
                 yield new
 
@@ -102,7 +108,7 @@ class Reader:
         joined.ClearField("sessions_suspect")  # which the symbols' receipts do not say
         joined.as_of_lowered = any(part.as_of_lowered for part in parts)
         joined.ClearField("symbol_ids")
-        joined.symbol_ids.extend(self._symbol_ids)
+        joined.symbol_ids.extend(self.symbol_ids)
         return joined
 
 

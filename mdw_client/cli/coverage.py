@@ -18,6 +18,8 @@ from mdw_client.frames import BY_DATE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mdw_client.symbols import Ticker
+
 # Bars of extended hours in New York begin at the earliest at 08:00 UTC and end at the latest at 01:00 UTC of the next
 # day: five hours earlier all of them have their session's date.
 _NEW_YORK = timedelta(hours=5)
@@ -42,7 +44,7 @@ Mark = tuple[str, str]
 @click.command(cls=base.Command)
 @click.argument("ticker")
 @click.option("--timeframe", type=TIMEFRAMES, default="1d", show_default=True)
-@click.option("--start", metavar="DATE", help="Inclusive; default a year ago.")
+@click.option("--start", metavar="DATE", help="Inclusive; default a year ago, or a year before the last bar.")
 @base.end_option
 @base.class_option
 @click.pass_obj
@@ -50,8 +52,11 @@ def coverage(
     app: base.App, *, ticker: str, timeframe: str, start: str | None, end: str | None, asset_class: str | None
 ) -> None:
     """Shows which sessions are held, as a calendar, and why others are not."""
-    first = words.day(start) if start else (datetime.now(UTC).date() - _YEAR).isoformat()
     name = int(ticker) if ticker.isdigit() else ticker
+    first, later = words.day(start), ""
+    if not start:
+        first, later = _last_year(app, name, timeframe, asset_class)
+        end = end or later or None
     for series in app.client.coverage(name, timeframe, first, end, asset_class=asset_class):
         if app.as_json:
             base.print_json(series)
@@ -66,6 +71,19 @@ def coverage(
             app.many(runs, ("from", "to", "sessions#", "why", "detail"), _run)
         if series.more_holes:
             app.print("and more: name a shorter span")
+        if later and end == later:
+            app.print(f"nothing is held from {later} on: mdw coverage {ticker} --start {later} says why")
+
+
+def _last_year(app: base.App, name: Ticker, timeframe: str, asset_class: str | None) -> tuple[str, str]:
+    """Returns the first day of the year that ends today, or with the last bar if that is older: then its end, too."""
+    stored = "1d" if words.timeframe(timeframe) in BY_DATE else "1m"
+    year_ago = datetime.now(UTC).date() - _YEAR
+    days = [each.bar.session_date for each in app.client.bars.latest(name, stored, asset_class=asset_class).bars]
+    last = date.fromisoformat(days[0]) if days and days[0] else None
+    if last is None or last > year_ago:
+        return year_ago.isoformat(), ""
+    return (last - _YEAR).isoformat(), (last + timedelta(days=1)).isoformat()
 
 
 def held(app: base.App, series: pb.SeriesCoverage, start: str, end: str | None) -> set[date]:
@@ -103,17 +121,14 @@ def _marks(series: pb.SeriesCoverage, days: set[date]) -> dict[date, Mark]:
     for run in series.holes:
         if run.reason in _MARKS:
             marks.update(dict.fromkeys((day for day in _days(run) if day not in days), _MARKS[run.reason]))
-    weekdays = {day for day in marks if day.weekday() < _SUNDAY - 1}
-    if days and not any(day.weekday() == _SUNDAY for day in days):
-        return {day: mark for day, mark in marks.items() if day in weekdays}
     return marks
 
 
-def _days(run: pb.Hole) -> Iterator[date]:
-    day, last = date.fromisoformat(run.first_date), date.fromisoformat(run.last_date)
-    while day <= last:
-        yield day
-        day += timedelta(days=1)
+def _days(run: pb.Hole) -> list[date]:
+    """Returns the days of a run; where it has more days than sessions, the market rests at weekends."""
+    first, last = date.fromisoformat(run.first_date), date.fromisoformat(run.last_date)
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    return days if len(days) == run.sessions else [day for day in days if day.weekday() < _SUNDAY - 1]
 
 
 def legend(series: pb.SeriesCoverage) -> Text:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mdw.type.v1 import type_pb2
 from mdw_client import words
@@ -35,19 +36,24 @@ def sync(app: base.App, /, *, folder: Path, tickers: tuple[str, ...], timeframe:
     Without tickers, --class and --all-active the symbols that are there are brought up to date. It may be stopped at
     any point and run again.
     """
-    written = 0
-    with app.err.status("reading") as status:
+    with _progress(app) as progress:
+        task = progress.add_task("reading", total=None)
 
-        def report(ticker: str) -> None:
-            nonlocal written
-            written += 1
-            status.update(f"{written:,} files written, the last of {ticker}")
+        def report(done: int, every: int, ticker: str) -> None:
+            progress.update(task, description=ticker, completed=done, total=every)
 
         found = app.client.sync(folder, tickers_of(tickers) or None, timeframe, report=report, **choices)
     for each in found.unresolved:
         reason = words.spoken(type_pb2.ErrorReason, each.reason)
         app.err.print(f"left out: {each.ticker or each.symbol_id}: {reason}", markup=False)
     _tell(app, found)
+
+
+def _progress(app: base.App) -> Progress:
+    """Returns a bar of symbols, which only a terminal shows."""
+    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"))
+    hidden = not app.err.is_terminal
+    return Progress(*columns, TimeElapsedColumn(), console=app.err, transient=True, disable=hidden)
 
 
 def _tell(app: base.App, found: Synced) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.auth.v1 import auth_pb2
-from mdw.ingest.v1 import ingest_pb2
+from mdw.ingest.v1 import bars_pb2, ingest_pb2
 from mdw.symbols.v1 import symbols_pb2
 from mdw.type.v1 import type_pb2
 from mdw_client.cli import main
@@ -458,6 +459,31 @@ def test_coverage_without_bars_has_its_reasons_alone(covered, warehouse: Warehou
     assert lines[1] == "2020-01              xx"
     covered.holes[0].reason = ingest_pb2.Hole.BEFORE_LISTING
     assert "2020-01 " not in ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1]
+
+
+def test_coverage_rests_at_weekends_where_the_market_does(covered, warehouse: Warehouse, ran) -> None:
+    """From Friday to Tuesday there are three sessions of stocks, and five of coins."""
+    del covered.holes[1:], covered.doubtful[:]
+    warehouse.answers["StreamBars"] = Market(bars=0).stream
+    hole = covered.holes[0]
+    hole.first_date, hole.last_date, hole.sessions = "2020-01-10", "2020-01-14", 3
+    assert ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1].rstrip() == "2020-01           x  xx"
+    hole.sessions = 5
+    assert ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1].rstrip() == "2020-01           xxxxx"
+
+
+def test_coverage_of_bars_that_ended_long_ago_is_of_their_last_year(covered, warehouse: Warehouse, ran) -> None:
+    last = bars_pb2.LatestBar(symbol_id=1, bar=bars_pb2.Bar(session_date="2020-01-11"))
+    warehouse.answers["GetLatestBars"] = bars_pb2.GetLatestBarsResponse(bars=[last])
+    found = ran("coverage", "AAPL")
+    asked = warehouse.requests("GetCoverage")[0]
+    assert asked.start_time.ToJsonString() == "2019-01-11T00:00:00Z"
+    assert asked.end_time.ToJsonString() == "2020-01-12T00:00:00Z"
+    assert "nothing is held from 2020-01-12 on: mdw coverage AAPL --start 2020-01-12" in found.out
+    last.bar.session_date = datetime.now(UTC).date().isoformat()
+    warehouse.answers["GetLatestBars"] = bars_pb2.GetLatestBarsResponse(bars=[last])
+    assert "nothing is held" not in ran("coverage", "AAPL").out
+    assert not warehouse.requests("GetCoverage")[1].HasField("end_time")
 
 
 def test_a_folder_is_kept_equal_to_the_bars(warehouse: Warehouse, ran, tmp_path: Path) -> None:

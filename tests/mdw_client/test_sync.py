@@ -176,12 +176,12 @@ def test_a_symbol_whose_history_was_purged_is_read_anew(versions: Versions, clie
 def test_only_what_changed_is_asked_for(versions: Versions, client: Client, tmp_path: Path) -> None:
     versions.change(1, {1: 10.0, 2: 20.0})
     versions.change(2, {1: 5.0})
-    written: list[str] = []
-    first = client.sync(tmp_path, all_active=True, report=written.append)
+    written: list[tuple[int, int, str]] = []
+    first = client.sync(tmp_path, all_active=True, report=lambda *told: written.append(told))
     versions.change(1, {2: 21.0, 3: 30.0})
-    second = client.sync(tmp_path, report=written.append)
+    second = client.sync(tmp_path, report=lambda *told: written.append(told))
     assert (first.symbols, first.files, second.symbols, second.files) == (2, 2, 2, 1)
-    assert written == ["T1", "T2", "T1"]
+    assert written == [(1, 2, "T1"), (2, 2, "T2"), (1, 2, "T1")]
     assert [request.HasField("changed_since") for request in versions.requests] == [False, True]
     assert list(versions.requests[1].symbol_ids) == [1, 2]
     assert stored(tmp_path) == {1: {1: 10.0, 2: 21.0, 3: 30.0}, 2: {1: 5.0}}
@@ -251,7 +251,7 @@ def test_two_runs_do_not_meet_in_a_folder(versions: Versions, client: Client, tm
     versions.change(1, {1: 10.0})
     refused: list[str] = []
 
-    def meet(_: str) -> None:
+    def meet(*_: object) -> None:
         with Client.from_settings(client.settings) as other, pytest.raises(ConfigurationError) as raised:
             other.sync(tmp_path)
         refused.append(str(raised.value))

@@ -76,7 +76,7 @@ class Versions:
         )
         ids = [symbol_id for symbol_id in ids if symbol_id not in left_out]
         unresolved = [UnresolvedSymbol(symbol_id=symbol_id, reason="AS_OF_PURGED") for symbol_id in left_out]
-        yield StreamBarsResponse(as_of=as_of, unresolved=unresolved)
+        yield StreamBarsResponse(as_of=as_of, unresolved=unresolved, symbol_ids=ids)
         sent = 0
         for symbol_id in ids:
             for message in self._symbol(symbol_id, at, since):
