@@ -36,9 +36,10 @@ SELECT ts, open, high, low, close + 0.01, vwap, volume, symbol_id, trade_count, 
 FROM ingest.bar_revisions
 WHERE ended_write_id = $1
 """
+_DAYS = "ts >= ($3::date)::timestamptz AND ts < ($4::date)::timestamptz"
 PURGE = (
-    "DELETE FROM ingest.bars WHERE symbol_id = $1 AND timeframe = $2 AND ts >= $3::date AND ts < $4::date",
-    "DELETE FROM ingest.bar_revisions WHERE symbol_id = $1 AND timeframe = $2 AND ts >= $3::date AND ts < $4::date",
+    f"DELETE FROM ingest.bars WHERE symbol_id = $1 AND timeframe = $2 AND {_DAYS}",
+    f"DELETE FROM ingest.bar_revisions WHERE symbol_id = $1 AND timeframe = $2 AND {_DAYS}",
 )
 NOTE_PURGE = """
 INSERT INTO ingest.deletions (slice_id, symbol_id, timeframe, first_date, last_date, end_date, purge, reason, write_id)

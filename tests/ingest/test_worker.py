@@ -295,9 +295,9 @@ CREATE FUNCTION ingest.no_space() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
 END $$;
-CREATE TRIGGER no_space BEFORE INSERT ON ingest.bars FOR EACH STATEMENT EXECUTE FUNCTION ingest.no_space()
+CREATE TRIGGER no_space BEFORE UPDATE ON ingest.series FOR EACH STATEMENT EXECUTE FUNCTION ingest.no_space()
 """
-SPACE_AGAIN = "DROP TRIGGER IF EXISTS no_space ON ingest.bars; DROP FUNCTION IF EXISTS ingest.no_space()"
+SPACE_AGAIN = "DROP TRIGGER IF EXISTS no_space ON ingest.series; DROP FUNCTION IF EXISTS ingest.no_space()"
 
 
 async def test_a_full_disk_pauses_the_job_and_resuming_goes_on_where_it_stopped(work):

@@ -23,12 +23,15 @@ from services.ingest.quality import ABSENT, NO_CONTEXT, judge
 from services.ingest.store import bars as reads
 from services.ingest.store.instants import to_ms
 from services.ingest.store.snapshots import Snapshots
+from services.ingest.store.sources import Sources
 from services.ingest.timeframes import DAY_MS
 from tests.ingest.working import CRYPTO, DAY, Ask, Desk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from random import Random
+
+    from services.kit.db import Database
 
 FIRST = day_of(date(2024, 1, 1))
 DAYS = 80
@@ -122,13 +125,16 @@ Read = tuple[list[int], list[float], list[int]]
 class History:
     """Starts overlapping backfills, reads at random moments, and compares every read with the oracle."""
 
-    def __init__(self, desk: Desk, provider: Provider, chance: Random, series: int) -> None:
+    def __init__(
+        self, desk: Desk, provider: Provider, chance: Random, series: int, replicas: Sequence[Database] = ()
+    ) -> None:
         self._desk = desk
         self._provider = provider
         self._chance = chance
         self._series = series
         self._symbols: list[int] = []
         self._snapshots = Snapshots(desk.db)
+        self._sources = Sources(desk.db, replicas)
         self.seen: dict[tuple[int, datetime], Read] = {}
         self.reads = 0
 
@@ -172,7 +178,8 @@ class History:
     async def _read(self, symbol_id: int, as_of: datetime) -> Read:
         snapshot = await self._snapshots.at(as_of)
         await self._snapshots.settle(snapshot, [symbol_id])
-        async with self._desk.db.connection() as conn:
+        db = await self._sources.pick(snapshot)
+        async with reads.reading(db, spread=snapshot.spread) as conn:
             block = await reads.read(conn, reads.Span(symbol_id=symbol_id, timeframe=DAY), snapshot, limit=10_000)
         return (block.bars.ts // DAY_MS).tolist(), block.bars.close.tolist(), block.flags.tolist()
 
