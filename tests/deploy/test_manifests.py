@@ -304,7 +304,7 @@ def test_the_certificates_are_those_that_are_mounted_and_name_their_service() ->
     for name in SERVED:
         pod = _named(production, "Deployment", name)["spec"]["template"]["spec"]
         (secret,) = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "tls"]
-        assert {name, f"{name}.mdw.svc"} <= set(made[secret]["dnsNames"])
+        assert {name, f"{name}.mdw.svc", "localhost"} <= set(made[secret]["dnsNames"])
         assert made[secret]["usages"] == ["server auth", "client auth"]
 
 
