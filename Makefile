@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS = $(shell cd protos && find mdw -name '*.proto' | sort)
 OWN := services migrator mdw_client deploy
+ON_CITUS := tests/ingest tests/symbols tests/auth tests/migrator tests/citus
+# Counts the dead rows of a table by what VACUUM says of it, which a cluster does not pass on.
+ONE_SERVER := tests/ingest/test_bars_stream.py::test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,6 +36,16 @@ endif
 # These measure, or use all there is; the others run two at a time.
 ALONE := tests/faults/database.py tests/faults/strangers.py tests/faults/failover.py tests/faults/soak.py
 POOLED := tests/faults/pooler.py
+
+.PHONY: test-citus
+test-citus: ## run the tests on a Citus cluster, by CITUS_URL=postgresql://.., a superuser's of its coordinator; T as in test
+ifndef CITUS_URL
+	@echo 'Nothing was tested: CITUS_URL names no cluster; docker compose -f deploy/compose.citus.yaml up -d starts one.'
+else
+	@$(MAKE) venv
+	@$(BIN)/python -m pytest --deselect $(ONE_SERVER) $(or $(T),$(ON_CITUS))
+	@$(if $(and $(CITUS_NODE_PID),$(CITUS_NODE_START)),:,echo 'No node was killed: that takes CITUS_NODE_PID and CITUS_NODE_START (docs/reliability.md).')
+endif
 
 faults: venv ## run the long tests of faults: kills, stops and restarts at random points (half an hour)
 	@command -v pgbouncer >/dev/null || echo 'pgbouncer is not on the PATH: the tests behind a pooler are left out.'
