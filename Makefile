@@ -34,7 +34,7 @@ else
 endif
 
 # These measure, or use all there is; the others run two at a time.
-ALONE := tests/faults/database.py tests/faults/strangers.py tests/faults/failover.py tests/faults/soak.py
+ALONE := $(patsubst %,tests/faults/%.py,database strangers failover soak)
 POOLED := tests/faults/pooler.py
 
 .PHONY: test-citus
@@ -58,6 +58,10 @@ soak: venv ## run mixed load with random faults for SOAK_MINUTES (20), then bala
 bench: venv ## measure against limits and rivals; SHORT=1 only sees that all of it runs, with the rivals that are installed
 	@$(if $(SHORT),:,$(BIN)/python -m pip install -q -e '.[bench]' || echo 'The rivals cannot be installed here and are left out.')
 	@$(BIN)/python -m tests.bench $(if $(SHORT),--short)
+
+.PHONY: bench-citus
+bench-citus: venv ## measure a Citus cluster against one plain server: CITUS_URL=postgresql://.. (docs/scaling.md)
+	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.bench.citus
 
 lint: venv ## run every check: ruff, mypy, import-linter, buf, squawk, and that protos/gen is what protos give
 	$(BIN)/ruff check

@@ -192,6 +192,8 @@ class Process:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
             self.text.append(line.decode())
+            if os.environ.get("TESTS_ECHO"):
+                sys.stdout.write(line.decode())
             if line.startswith(b"{"):
                 self.events.append(json.loads(line))
             async with self._changed:

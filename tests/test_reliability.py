@@ -18,10 +18,3 @@ def test_every_test_that_is_named_is_there():
 def test_every_long_run_is_named():
     runs = {path.name for path in (ROOT / "tests" / "faults").glob("*.py")}
     assert runs - set(re.findall(r"`([a-z_]+\.py)", TEXT)) == set()
-
-
-def test_make_faults_runs_each_of_them_once():
-    makefile = (ROOT / "Makefile").read_text()
-    apart = re.findall(r"tests/faults/([a-z_]+\.py)", makefile.partition("ALONE :=")[2].partition("\nfaults:")[0])
-    assert {path.name for path in (ROOT / "tests" / "faults").glob("*.py")} >= set(apart)
-    assert len(apart) == len(set(apart))
