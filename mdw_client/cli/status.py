@@ -106,7 +106,7 @@ def _doing(app: base.App) -> None:
         return
     if found.series:
         app.many(found.series, FRESHNESS, _fresh)
-    app.one(found, lambda: (*_lines(found), ("schedule", _planned(schedule))))
+    app.one(found, lambda: (*_lines(found), *_planned(schedule)))
 
 
 FRESHNESS = ("class", "timeframe", "series#", "current#", "late#", "behind#", "empty#", "failed#", "sessions missing#")
@@ -139,12 +139,16 @@ def _standbys(database: ingest_pb2.DatabaseStatus) -> str:
     return f"{database.standbys}, each commit waits for one"
 
 
-def _planned(schedule: ingest_pb2.Schedule) -> str:
+def _planned(schedule: ingest_pb2.Schedule) -> Iterator[tuple[str, str]]:
     if schedule.paused:
-        return f"paused {schedule.note}".strip()
-    runs = [f"{each.next_session_date} at {base.time(each.next_run_time)}" for each in schedule.calendars]
-    last = [each.last_run.session_date for each in schedule.calendars if each.last_run.session_date]
-    return f"next {', '.join(runs) or 'nothing'}; last {', '.join(last) or 'none'}"
+        yield "schedule", f"paused {schedule.note}".strip()
+    elif not schedule.calendars:
+        yield "schedule", "no active symbols"
+    for each in schedule.calendars:
+        classes = " ".join(base.asset_class(value) for value in each.asset_classes)
+        last = " ".join(filter(None, (each.last_run.session_date or "none", each.last_run.result)))
+        due = f"next {each.next_session_date} at {base.time(each.next_run_time)}"
+        yield "schedule", f"{classes}: last {last}, {due}"
 
 
 def _under_way(app: base.App) -> None:

@@ -566,7 +566,8 @@ def test_status_says_how_ingest_is_doing(warehouse: Warehouse, ran) -> None:
     found.series.add(asset_class=STOCK, timeframe=DAY, series=77, current=70, sessions_missing=1_234)
     found.database.schema_version, found.database.size_bytes, found.database.standbys = 12, 3_400_000_000, 2
     schedule = ingest_pb2.GetScheduleResponse()
-    schedule.schedule.calendars.add(next_session_date="2024-05-02").last_run.session_date = "2024-05-01"
+    calendar = schedule.schedule.calendars.add(asset_classes=[STOCK], next_session_date="2024-05-02")
+    calendar.last_run.session_date, calendar.last_run.result = "2024-05-01", "77 slices"
     warehouse.answers |= {"GetIngestStatus": found, "GetSchedule": schedule}
     out = ran("status").out
     for text in (
@@ -574,7 +575,7 @@ def test_status_says_how_ingest_is_doing(warehouse: Warehouse, ran) -> None:
         "4 of 5 requests in the last minute",
         "schema 12, 3.4 GB",
         "2, no commit waits for one: a failover could undo",
-        "next 2024-05-02",
+        "stock: last 2024-05-01 77 slices, next 2024-05-02 at",
         "1,234",
     ):
         assert text in out
