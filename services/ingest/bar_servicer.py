@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.reading.answers import Question
 from services.ingest.reading.listing import Place, list_bars
+from services.ingest.reading.marks import Marks
 from services.ingest.reading.messages import to_bars, to_opening, to_receipt, to_unresolved, trailer
 from services.ingest.reading.pages import Position
 from services.ingest.reading.questions import Terms, known, stored_timeframe_of, terms_of, time_of
@@ -80,13 +81,15 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
     ) -> AsyncIterator[bars_pb2.StreamBarsResponse]:
         terms = terms_of(request, self._reader.horizon)
         last = checks.integer("last", request.last, minimum=0, maximum=MAX_LAST)
+        marks = Marks(self._tokens, request)
         found = await resolve(self._symbols, _wanted(request), strict=request.strict)
-        snapshot = await self._reader.snapshot(terms.as_of, found.symbols)
+        marks.check(symbol.symbol_id for symbol in found.symbols)
+        snapshot = await self._reader.snapshot(marks.as_of or terms.as_of, found.symbols)
         since = await self._since(request, snapshot)
         question, receipt = _question(terms, snapshot, newest_first=False), Receipt(snapshot)
         await self._leave_out_purged(found, question, strict=request.strict)
         if since is None:
-            pump = await self._reader.stream(question, found.symbols, receipt, last=last)
+            pump = await self._reader.stream(question, found.symbols, receipt, last=last, marks=marks)
         else:
             pump = await self._reader.changes(replace(question, snapshot=since), question, found.symbols, receipt)
         yield to_opening(found, snapshot)

@@ -50,22 +50,25 @@ class PageTokens:
         body = _encode((_VERSION, _filter_hash(method, filters), list(last)))
         return base64.urlsafe_b64encode(self._mac(body) + body).rstrip(b"=").decode()
 
-    def read(self, token: str, method: str, filters: bytes) -> list[Position] | None:
-        """Returns the key that the token holds, None for an empty token; raises InvalidArgument PAGE_TOKEN_INVALID."""
+    def read(self, token: str, method: str, filters: bytes, field: str = "page_token") -> list[Position] | None:
+        """Returns the key that the token holds, None for an empty token; raises InvalidArgument PAGE_TOKEN_INVALID.
+
+        `field` is what the request calls the token.
+        """
         if not token:
             return None
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            raise _invalid() from None
+            raise _invalid(field) from None
         mac, body = raw[:_MAC_LENGTH], raw[_MAC_LENGTH:]
         # The text, too: base64 has spare bits that decode to the same bytes.
         canonical = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
         if canonical != token or not hmac.compare_digest(mac, self._mac(body)):
-            raise _invalid()
+            raise _invalid(field)
         version, found, last = msgspec.msgpack.decode(body, type=tuple[int, bytes, list[Position]])
         if version != _VERSION or found != _filter_hash(method, filters):
-            raise _invalid()
+            raise _invalid(field)
         return last
 
     def _mac(self, body: bytes) -> bytes:
@@ -85,5 +88,5 @@ def _filter_hash(method: str, filters: bytes) -> bytes:
     return hashlib.sha256(method.encode() + b"\0" + filters).digest()[:16]
 
 
-def _invalid() -> InvalidArgument:
-    return InvalidArgument("page_token", "is not one of ours for these filters", reason="PAGE_TOKEN_INVALID")
+def _invalid(field: str) -> InvalidArgument:
+    return InvalidArgument(field, "is not one of ours for these filters", reason="PAGE_TOKEN_INVALID")

@@ -47,6 +47,9 @@ class Market:
     bars: int = 10
     a_chunk: int = 4
     step_ms: int = DAY_MS
+    tokens: bool = False
+    """Whether it says within a symbol where to go on."""
+    sent: int = 0
     breaks: list[tuple[int, MdwError | Exception]] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
 
@@ -71,10 +74,14 @@ class Market:
         unresolved = [UnresolvedSymbol(ticker=ticker, reason=SYMBOL_NOT_FOUND) for ticker in unknown]
         ids = [known[one] for one in wanted if one in known]
         yield StreamBarsResponse(as_of=AS_OF, unresolved=unresolved, symbol_ids=ids)
+        token_of, _, row = request.resume_token.partition(":")
         for symbol_id in ids:
-            for first in range(0, self.bars, self.a_chunk):
+            for first in range(int(row) if token_of == str(symbol_id) else 0, self.bars, self.a_chunk):
                 rows = range(first, min(first + self.a_chunk, self.bars))
                 message = chunk(symbol_id, names[symbol_id], rows, self.step_ms)
+                self.sent += len(rows)
+                if self.tokens:
+                    message.resume_token = f"{symbol_id}:{rows[-1] + 1}"
                 if rows[-1] + 1 == self.bars:
                     message.symbol_receipt.CopyFrom(self._receipt([symbol_id]))
                 yield message

@@ -133,6 +133,16 @@ def test_a_stream_that_breaks_goes_on_after_the_last_bar(market: Market, client:
         assert all(asked.as_of == AS_OF for asked in market.requests[1:])
 
 
+@pytest.mark.parametrize("after", range(1, 9))
+def test_within_a_long_symbol_it_goes_on_from_the_last_message(market: Market, client: Client, after: int) -> None:
+    market.tokens, market.a_chunk = True, 1
+    market.breaks = [(after + 1, AWAY), (after + 1, AWAY), (after + 1, AWAY)]
+    bars = client.bars(["AAPL", "MSFT", "BTC-USD"])
+    assert list(bars.columns()["close"]) == [symbol * 1000.0 + row for symbol in (1, 2, 3) for row in range(10)]
+    assert (bars.receipt.bars, list(bars.receipt.symbol_ids)) == (30, [1, 2, 3])
+    assert market.sent - 30 <= len(market.requests) - 1  # a message that was under way when the stream broke
+
+
 def test_symbols_that_came_whole_are_not_asked_for_again(market: Market, client: Client) -> None:
     market.breaks = [(5, AWAY), (2, AWAY), (7, AWAY), (3, AWAY)]
     bars = client.bars(["AAPL", "GONE", "MSFT", "BTC-USD"])

@@ -15,6 +15,8 @@ from services.ingest.store.bars import Span
 from services.ingest.timeframes import DAY_MS, END_MS, FIRST_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from services.ingest.columns import IntArray
     from services.ingest.reading.adjust import Action, Adjuster
     from services.ingest.store.snapshots import Snapshot
@@ -111,6 +113,16 @@ class Account:
         """Leaves a session out that an earlier page has counted."""
         self._edge = day
 
+    def numbers(self) -> tuple[int | None, ...]:
+        """Returns all that was counted, for `restore`."""
+        counted = (self.stored, self.filtered, self.actions, self.sessions_present)
+        return (*counted, self.first_day, self.last_day, self._edge)
+
+    def restore(self, numbers: Sequence[int | None]) -> None:
+        """Goes on from what another account has counted."""
+        self.stored, self.filtered, self.actions, self.sessions_present = (number or 0 for number in numbers[:4])
+        self.first_day, self.last_day, self._edge = numbers[4:]
+
 
 class SeriesAnswer:
     """Turns the stored bars of one series into the bars that were asked for."""
@@ -125,6 +137,8 @@ class SeriesAnswer:
         self._windows = Windows(timeframe, sessions, regular=self._regular) if timeframe.derived else None
         self._roller = self._new_roller()
         self.account = Account(sessions, timeframe.daily, question.start_ms, question.end_ms)
+        self.counted_ms = FIRST_MS - 1
+        """Stored bars up to here are in the account already: they are read again for the window they lie in."""
 
     def push(self, block: Block) -> Block:
         """Takes the next stored bars, ascending within the block, and returns what they settle, ascending."""
@@ -134,12 +148,13 @@ class SeriesAnswer:
     def keep(self, block: Block) -> Block:
         """Counts stored bars and returns those that go into the answer, adjusted."""
         ts = block.bars.ts
-        self.account.note(ts[::-1] if self._question.newest_first else ts)
+        new = ts[np.searchsorted(ts, self.counted_ms, "right") :]
+        self.account.note(new[::-1] if self._question.newest_first else new)
         if self._regular:
             block = block.take(self._sessions.regular(ts))
         if self._question.min_quality > 0:
             good = quality(block.flags) >= self._question.min_quality
-            self.account.filtered += len(block) - int(good.sum())
+            self.account.filtered += int((~good & (block.bars.ts > self.counted_ms)).sum())
             block = block.take(good)
         if self._adjuster is not None and len(block):
             self.account.actions = max(self.account.actions, self._adjuster.after(int(block.bars.ts[0])))

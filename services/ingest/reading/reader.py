@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from services.ingest.calendar import Sessions
     from services.ingest.reading.answers import Question
     from services.ingest.reading.blocks import Block
+    from services.ingest.reading.marks import Marks
     from services.ingest.reading.pages import Page, Position
     from services.ingest.reading.pump import Pump
     from services.ingest.reading.receipts import Receipt
@@ -86,14 +87,16 @@ class Reader:
         receipt.add_account(symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)
         return page
 
-    async def stream(self, question: Question, symbols: Sequence[Symbol], receipt: Receipt, *, last: int) -> Pump[Any]:
+    async def stream(
+        self, question: Question, symbols: Sequence[Symbol], receipt: Receipt, *, last: int, marks: Marks
+    ) -> Pump[Any]:
         """Returns what sends the answers of many symbols; with `last`, of each only the newest so many bars."""
         written = await self._figures.written(_ids(symbols), question.timeframe.stored)
         known = await self._known_actions(question, symbols)
 
         def series() -> Iterator[Series]:
             for symbol in symbols:
-                one = Series(self._inquiry(question, symbol, known), last=last)
+                one = Series(self._inquiry(question, symbol, known), last=last, marks=marks)
                 figures = written.get(symbol.symbol_id)
                 one.known_empty, one.most = figures is None, figures.bars if figures else 0
                 yield one

@@ -6,20 +6,24 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mdw.ingest.v1 import bars_pb2
 from services.ingest.reading.adjusting import adjuster_for
 from services.ingest.reading.answers import SeriesAnswer
 from services.ingest.reading.blocks import Block, join
+from services.ingest.reading.marks import Standing
 from services.ingest.reading.messages import to_receipt
 from services.ingest.reading.receipts import Receipt
 from services.ingest.reading.wire import CHUNK, chunk
 from services.ingest.store import bars
-from services.ingest.timeframes import DAY_MS, MINUTE_MS
+from services.ingest.timeframes import DAY_MS, FIRST_MS, MINUTE_MS
 
 if TYPE_CHECKING:
     from services.ingest.columns import IntArray
     from services.ingest.reading.adjust import Adjuster
     from services.ingest.reading.answers import Inquiry
+    from services.ingest.reading.marks import Marks
     from services.ingest.store.bars import Span
     from services.kit.db import Connection
 
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
 class Series:
     """Answers a question for one symbol; may stop after any block and go on later from there."""
 
-    def __init__(self, inquiry: Inquiry, *, last: int = 0, replaces_all: bool = False) -> None:
+    def __init__(
+        self, inquiry: Inquiry, *, last: int = 0, replaces_all: bool = False, marks: Marks | None = None
+    ) -> None:
         """With `last`, the answer is the newest so many bars, oldest first; with `replaces_all`, it says so."""
         self.inquiry = inquiry
         self.answer = SeriesAnswer(inquiry)
@@ -46,6 +52,11 @@ class Series:
         self._next_ms = inquiry.question.start_ms
         self._finished = False
         self._held: list[Block] = []
+        self._marks = marks
+        self._gone_on = marks.of(inquiry.symbol.symbol_id) if marks else None
+        self._sent_ms = FIRST_MS - 1
+        if self._gone_on:
+            self._go_on(self._gone_on)
 
     @property
     def span(self) -> Span:
@@ -57,7 +68,7 @@ class Series:
         if self._prepared:
             return
         self._adjuster = await adjuster_for(connection, self.inquiry)
-        self.answer = SeriesAnswer(self.inquiry, self._adjuster)
+        self.answer = self._new_answer()
         question = self.inquiry.question
         if self._last and question.plain and self._last <= CHUNK:
             rows = await bars.read(connection, self.span, question.snapshot, limit=self._last, newest_first=True)
@@ -88,14 +99,15 @@ class Series:
         """Takes the next stored bars and puts what fills a message into the outbox."""
         if not len(block):
             return
+        before = self._standing()
         self._next_ms = int(block.bars.ts[-1]) + 1
-        self._hold(self.answer.push(block))
+        self._hold(self.answer.push(block), before)
 
     def finish(self) -> None:
         """Puts the rest into the outbox when there are no more stored bars."""
         if not self._finished:
             self._finished = True
-            self._hold(self.answer.finish(), whole=False)
+            self._hold(self.answer.finish())
 
     def close(self, expected: int) -> None:
         """Completes the account by the sessions that the answer should hold, and puts it behind the last bars."""
@@ -114,7 +126,7 @@ class Series:
             # A window that the span cuts begins before the span, whose bars there were not asked for.
             self._next_ms = max(int(ts[0]), self.inquiry.question.start_ms)
             self.inquiry = self.inquiry.asking(replace(self.inquiry.question, start_ms=self._next_ms))
-            self.answer = SeriesAnswer(self.inquiry, self._adjuster)
+            self.answer = self._new_answer()
 
     async def _start_of_last(self, connection: Connection) -> IntArray:
         """Reads backward until there are enough bars; returns the times of the newest ones, empty where all count."""
@@ -131,17 +143,58 @@ class Series:
             span = replace(span, end_ms=int(rows.bars.ts[0])) if len(rows) else span
         return join([]).bars.ts
 
-    def _hold(self, settled: Block, *, whole: bool = True) -> None:
-        """Keeps answered bars until they fill a message (whole), or puts all of them out."""
+    def _new_answer(self) -> SeriesAnswer:
+        answer = SeriesAnswer(self.inquiry, self._adjuster)
+        if self._gone_on:
+            answer.account.restore(self._gone_on.account)
+            answer.counted_ms = self._gone_on.counted_ms
+        return answer
+
+    def _go_on(self, standing: Standing) -> None:
+        """Takes the answer up where another stream of it was cut off."""
+        self._last = 0
+        self._sent_ms, self._next_ms = standing.sent_ms, standing.next_ms
+        self.inquiry = self.inquiry.asking(replace(self.inquiry.question, start_ms=standing.start_ms))
+        self.receipt.bars, self.receipt.first_ms = standing.bars, standing.first_ms
+        self.receipt.last_ms = standing.last_ms
+
+    def _standing(self) -> Standing:
+        """Returns from where all can be had again that is settled from now on."""
+        waiting = self.answer.unsettled
+        return Standing(
+            sent_ms=self._sent_ms,
+            start_ms=self.inquiry.question.start_ms,
+            next_ms=int(waiting[0]) if len(waiting) else self._next_ms,
+            counted_ms=max(self._next_ms - 1, self.answer.counted_ms),
+            account=self.answer.account.numbers(),
+            bars=self.receipt.bars,
+            first_ms=self.receipt.first_ms,
+            last_ms=self.receipt.last_ms,
+        )
+
+    def _mark(self, before: Standing, sent_ms: int) -> bytes:
+        """Returns the token behind a message: it ends in what was settled after `before`, since less was held then."""
+        if self._marks is None:
+            return b""
+        inquiry = self.inquiry
+        as_of = inquiry.question.snapshot.as_of
+        token = self._marks.make(as_of, inquiry.symbol.symbol_id, replace(before, sent_ms=sent_ms))
+        return bars_pb2.StreamBarsResponse(resume_token=token).SerializeToString()
+
+    def _hold(self, settled: Block, before: Standing | None = None) -> None:
+        """Keeps answered bars until they fill a message, or puts all of them out if none follow (before is None)."""
         self.receipt.add_bars(settled.bars.ts)
-        self._held.append(settled)
+        whole = before is not None
+        self._held.append(settled.take(slice(int(np.searchsorted(settled.bars.ts, self._sent_ms, "right")), None)))
         if whole and sum(map(len, self._held)) < CHUNK:
             return
         ready = join(self._held)
         cut = len(ready) - len(ready) % CHUNK if whole else len(ready)
         self._held = [ready.take(slice(cut, None))]
         for start in range(0, cut, CHUNK):
-            self.outbox.append(chunk(self._head(), ready.take(slice(start, min(start + CHUNK, cut)))))
+            part = ready.take(slice(start, min(start + CHUNK, cut)))
+            behind = self._mark(before, int(part.bars.ts[-1])) if before else b""
+            self.outbox.append(chunk(self._head(), part) + behind)
         if not whole and self._replaces_all:
             self.outbox.append(self._head().SerializeToString())
 

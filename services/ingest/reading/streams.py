@@ -34,7 +34,7 @@ class Stream(Pump[S]):
 
     async def send_whole(self, connection: Connection, series: Series) -> None:
         """Sends all of a series; may be called again after PausedError."""
-        if series.known_empty:
+        if series.known_empty and not series.done:
             series.close(expected=0)
         elif not series.done:
             await series.prepare(connection)

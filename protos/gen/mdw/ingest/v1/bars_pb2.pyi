@@ -554,6 +554,7 @@ class StreamBarsRequest(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     CHANGED_SINCE_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     asset_class: _type_pb2.AssetClass.ValueType
     """Needed where a ticker alone is ambiguous. Without tickers and symbol_ids: all active symbols of the class."""
     all_active: _builtins.bool
@@ -570,6 +571,10 @@ class StreamBarsRequest(_message.Message):
     """Only the newest so many bars of each symbol, oldest first, at most 1,000,000; 0 means all."""
     strict: _builtins.bool
     """Makes one unknown or ambiguous ticker fail the call; else it is listed as unresolved."""
+    resume_token: _builtins.str
+    """The newest one received of an answer that was cut off: its symbol goes on behind that message, in the same as_of.
+    Which symbols are asked for is free, so that those that came whole can be left out; all else must be the same.
+    """
     @_builtins.property
     def tickers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tickers in any usual spelling, at most 20,000. One of tickers, symbol_ids, asset_class alone, or all_active."""
@@ -611,10 +616,11 @@ class StreamBarsRequest(_message.Message):
         last: _builtins.int = ...,
         changed_since: _timestamp_pb2.Timestamp | None = ...,
         strict: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "changed_since", b"changed_since", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "all_active", b"all_active", "as_of", b"as_of", "asset_class", b"asset_class", "changed_since", b"changed_since", "end_time", b"end_time", "hours", b"hours", "last", b"last", "min_quality", b"min_quality", "start_time", b"start_time", "strict", b"strict", "symbol_ids", b"symbol_ids", "tickers", b"tickers", "timeframe", b"timeframe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "all_active", b"all_active", "as_of", b"as_of", "asset_class", b"asset_class", "changed_since", b"changed_since", "end_time", b"end_time", "hours", b"hours", "last", b"last", "min_quality", b"min_quality", "resume_token", b"resume_token", "start_time", b"start_time", "strict", b"strict", "symbol_ids", b"symbol_ids", "tickers", b"tickers", "timeframe", b"timeframe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -644,6 +650,7 @@ class StreamBarsResponse(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     SYMBOL_IDS_FIELD_NUMBER: _builtins.int
     SYMBOL_RECEIPT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     symbol_id: _builtins.int
     """The symbol of the columns; 0 in a message without bars."""
     ticker: _builtins.str
@@ -651,6 +658,10 @@ class StreamBarsResponse(_message.Message):
     replaces_all: _builtins.bool
     """With changed_since: says that the symbol is sent anew as a whole, so that all its earlier bars are to be dropped. In
     the first message of the symbol.
+    """
+    resume_token: _builtins.str
+    """Goes on behind this message when sent as resume_token; the symbol_receipt then still counts the whole. In messages
+    of long symbols, but not with changed_since.
     """
     @_builtins.property
     def start_time_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -707,7 +718,7 @@ class StreamBarsResponse(_message.Message):
     @_builtins.property
     def symbol_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The symbols that are served, in this order; in the first message only. An answer that was cut off goes on with those
-        of them whose symbol_receipt is missing, in the same as_of.
+        of them whose symbol_receipt is missing, in the same as_of, and within a symbol by its resume_token.
         """
 
     @_builtins.property
@@ -737,10 +748,11 @@ class StreamBarsResponse(_message.Message):
         receipt: Global___Receipt | None = ...,
         symbol_ids: _abc.Iterable[_builtins.int] | None = ...,
         symbol_receipt: Global___Receipt | None = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt", "symbol_receipt", b"symbol_receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "close", b"close", "deleted_time_ms", b"deleted_time_ms", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "receipt", b"receipt", "replaces_all", b"replaces_all", "start_time_ms", b"start_time_ms", "symbol_id", b"symbol_id", "symbol_ids", b"symbol_ids", "symbol_receipt", b"symbol_receipt", "ticker", b"ticker", "trade_count", b"trade_count", "unresolved", b"unresolved", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "close", b"close", "deleted_time_ms", b"deleted_time_ms", "flags", b"flags", "high", b"high", "low", b"low", "open", b"open", "receipt", b"receipt", "replaces_all", b"replaces_all", "resume_token", b"resume_token", "start_time_ms", b"start_time_ms", "symbol_id", b"symbol_id", "symbol_ids", b"symbol_ids", "symbol_receipt", b"symbol_receipt", "ticker", b"ticker", "trade_count", b"trade_count", "unresolved", b"unresolved", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

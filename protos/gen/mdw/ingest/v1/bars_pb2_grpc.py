@@ -69,7 +69,7 @@ class BarServiceServicer:
     def StreamBars(self, request, context):
         """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
         the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
-        with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+        with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

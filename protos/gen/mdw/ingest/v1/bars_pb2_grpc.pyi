@@ -42,7 +42,7 @@ class BarServiceStub:
     StreamBars: _grpc.UnaryStreamMultiCallable[_bars_pb2.StreamBarsRequest, _bars_pb2.StreamBarsResponse]
     """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
     the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
-    with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+    with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
     """
     GetLatestBars: _grpc.UnaryUnaryMultiCallable[_bars_pb2.GetLatestBarsRequest, _bars_pb2.GetLatestBarsResponse]
     """Returns the newest bar of each of many symbols. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
@@ -63,7 +63,7 @@ class BarServiceAsyncStub(BarServiceStub):
     StreamBars: _aio.UnaryStreamMultiCallable[_bars_pb2.StreamBarsRequest, _bars_pb2.StreamBarsResponse]  # type: ignore[assignment]
     """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
     the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
-    with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+    with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
     """
     GetLatestBars: _aio.UnaryUnaryMultiCallable[_bars_pb2.GetLatestBarsRequest, _bars_pb2.GetLatestBarsResponse]  # type: ignore[assignment]
     """Returns the newest bar of each of many symbols. Needs `bars.read`. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS,
@@ -93,7 +93,7 @@ class BarServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_bars_pb2.StreamBarsResponse], _abc.AsyncIterator[_bars_pb2.StreamBarsResponse]]:
         """Streams the bars of many symbols as columns, one symbol after the other. Needs `bars.read`. May be called again with
         the as_of of its first message to get the same. Fails with SYMBOL_NOT_FOUND, SYMBOL_AMBIGUOUS (one ticker alone, or
-        with strict), CALENDAR_HORIZON, AS_OF_PURGED.
+        with strict), PAGE_TOKEN_INVALID, CALENDAR_HORIZON, AS_OF_PURGED.
         """
 
     @_abc_1.abstractmethod
