@@ -66,6 +66,10 @@ class _Settled:
     def _start(self, settings: Settings) -> None:
         self.settings = settings
 
+    def __repr__(self) -> str:
+        where = ", ".join(f"{service} at {target}" for service, target in self.settings.targets.items())
+        return f"<{type(self).__name__}: {where}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_settings, (self.settings,)
 

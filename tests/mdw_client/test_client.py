@@ -263,6 +263,12 @@ def test_services_are_called_at_their_own_addresses(warehouse: Warehouse) -> Non
     assert [each.method for each in other.received] == ["GetSymbol", "ListBackfills"]
 
 
+def test_a_client_says_where_its_services_are() -> None:
+    shown = repr(Client("warehouse.example.com", key=KEY, tls=True))
+    assert shown.startswith("<Client: auth at warehouse.example.com:15051, symbols at ")
+    assert KEY not in shown
+
+
 def test_a_client_pickles_as_its_settings(warehouse: Warehouse, client: Client, aclient: AsyncClient) -> None:
     client.keys.get("7")
     with pickle.loads(pickle.dumps(client)) as copy:
