@@ -47,7 +47,7 @@ async def test_the_lines_of_python_do_what_they_say(database):
         told, wrong = await child.communicate()
     assert child.returncode == 0, wrong
     lines = told.decode().splitlines()
-    assert lines[0] == "AAPL 2005-02-24T00:00:00.000 1.0"
+    assert lines[0] == "AAPL 2005-02-24 1.0"
     assert lines[-1].startswith("6 bars as of ")
 
 
