@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +25,8 @@ from tests.mdw_client.conftest import KEY
 from tests.mdw_client.versions import Versions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.mdw_client.warehouse import Warehouse
 
 # Few symbols, days and prices, so that changes meet and are taken back.
@@ -139,6 +146,36 @@ def test_a_change_taken_back_after_a_killed_run_is_taken_back_here(
     versions.change(1, {1: 1.0})
     client.sync(tmp_path)
     assert stored(tmp_path) == {1: {1: 1.0}, 2: {1: 2.0}}
+
+
+def test_a_run_that_is_killed_from_outside_is_finished_by_the_next(
+    warehouse: Warehouse, versions: Versions, client: Client, tmp_path: Path
+) -> None:
+    for symbol_id in (1, 2, 3):
+        versions.change(symbol_id, {day: float(day) for day in range(5)})
+    killed = threading.Event()
+
+    def slow(request: Any) -> Iterator[Any]:
+        """The third message of the second symbol does not come before the run is killed."""
+        for number, message in enumerate(versions.stream(request)):
+            if number == 6:
+                killed.wait(600)
+            yield message
+
+    warehouse.answers["StreamBars"] = slow
+    command = [sys.executable, "-c", "from mdw_client.cli import main; main()", "sync", str(tmp_path), "--all-active"]
+    environ = {**os.environ, "PYTHONPATH": ":".join(sys.path), "MDW_TARGET": warehouse.target, "MDW_KEY": KEY}
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as run:
+        while not list((tmp_path / "1d").glob("*.parquet")):
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.02)
+        run.kill()
+    killed.set()
+    assert list(stored(tmp_path)) == [1]
+    warehouse.answers["StreamBars"] = versions.stream
+    synced = client.sync(tmp_path, all_active=True)
+    assert (synced.symbols, synced.files) == (3, 2)
+    assert stored(tmp_path) == expected(versions)
 
 
 def test_a_stream_that_breaks_in_mid_symbol_loses_no_change(versions: Versions, client: Client, tmp_path: Path) -> None:
