@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: e35ad6391d72626734403152c5460de70aa48d640c559fc6dd7cf0063e3c3100
+-- files: 47f405efbdbe1d0b55e2a5d178831e9c60966620bd31ee4acad1732ba237729c
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1096,6 +1096,7 @@ BEGIN
            CASE WHEN j.counts THEN v_now + j.wait ELSE j.counts_from END AS counts_from,
            CASE WHEN j.counts THEN v_now + j.wait ELSE j.next_ask_time END AS next_ask_time,
            CASE WHEN NOT j.counts THEN j.gave_up_reason
+                WHEN j.wait IS NULL AND v_last IS NULL THEN format('no bar at all after %s answers: does the provider know the ticker?', j.asks)
                 WHEN j.wait IS NULL THEN format('still empty or thin after %s answers', j.asks)
                 ELSE '' END AS gave_up_reason
     FROM judged j

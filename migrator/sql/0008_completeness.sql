@@ -168,6 +168,7 @@ BEGIN
            CASE WHEN j.counts THEN v_now + j.wait ELSE j.counts_from END AS counts_from,
            CASE WHEN j.counts THEN v_now + j.wait ELSE j.next_ask_time END AS next_ask_time,
            CASE WHEN NOT j.counts THEN j.gave_up_reason
+                WHEN j.wait IS NULL AND v_last IS NULL THEN format('no bar at all after %s answers: does the provider know the ticker?', j.asks)
                 WHEN j.wait IS NULL THEN format('still empty or thin after %s answers', j.asks)
                 ELSE '' END AS gave_up_reason
     FROM judged j

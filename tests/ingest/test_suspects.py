@@ -72,6 +72,17 @@ async def test_a_series_without_any_bar_is_suspect_from_its_listing_on(ingest, w
     assert await suspects(work, spy) == [("2018-01-22", "2018-01-31", 1, "")]
 
 
+async def test_of_a_series_without_any_bar_the_ticker_is_doubted(ingest, work):
+    nix = await ingest.symbol("NIX")
+    for _ in range(4):
+        await ingest.sql.execute(LET_TIME_PASS)
+        await fetch(ingest, work, "NIX", "2018-01-02", "2018-02-01")
+    words = "no bar at all after 4 answers: does the provider know the ticker?"
+    assert await suspects(work, nix) == [("2018-01-02", "2018-01-31", 4, words)]
+    coverage = await ingest.call("GetCoverage", tickers=["NIX"], timeframe=DAY, start_time=at("2018-01-02"))
+    assert words in {hole.detail for hole in coverage.series[0].holes}
+
+
 async def test_what_lies_before_the_first_bar_is_suspect_only_until_a_bar_is_known(ingest, work):
     spy = await ingest.symbol("SPY", ETF)
     await fetch(ingest, work, "SPY", "2016-12-01", "2017-01-01")
