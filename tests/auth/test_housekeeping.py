@@ -65,6 +65,27 @@ async def test_days_beyond_retention_are_dropped_and_the_chains_still_verify(hou
     assert min(await AuditStore(db).days()) > day + timedelta(days=3)
 
 
+async def test_the_log_stays_as_many_days_long_as_are_kept_and_made_ahead(db, owner):
+    """However many days have passed, and however often the house is kept."""
+    audit = AuditStore(db)
+    today = await audit.today()
+    for ago in range(1, 40):
+        first = today - timedelta(days=ago)
+        for table in ("audit_entries", "audit_batches"):
+            await owner.execute(PART.format(table, f"{first:%Y%m%d}", first, first + timedelta(days=1)))
+    house = Housekeeping(audit=audit, keys=KeyStore(db), requests=Requests("auth"), db=db, retention_days=10)
+    for _ in range(5):  # a run drops twenty days at most, and gives way to readers
+        await house.keep()
+    days = await audit.days()
+    assert (min(days), max(days), len(days)) == (
+        today - timedelta(days=10),
+        today + timedelta(days=DAYS_AHEAD),
+        10 + 1 + DAYS_AHEAD,
+    )
+    await house.keep()
+    assert await audit.days() == days
+
+
 async def test_usage_of_silent_recorders_is_folded_and_stays_exact(database, house, owner, db):
     key = uuid4()
     await make_key(database, "admin", key_id=key)
