@@ -6,15 +6,17 @@ Not collected by `make test`: `python -m pytest tests/faults/ingest_kills.py`.
 from __future__ import annotations
 
 import signal
+from datetime import date
 from random import Random
 
 import pytest
 
 from deploy.local.faults import parse_faults
+from deploy.local.load import LoadMarket
 from tests.ingest.disturbing import PAGE_BARS, Task, kill_at
 from tests.ingest.processes import crew
 from tests.ingest.test_worker import TROUBLES
-from tests.ingest.working import desk, replaying
+from tests.ingest.working import MINUTE, STOCK, desk, replaying
 from tests.standby import own_server
 
 KILLS_A_RUN = 5
@@ -30,7 +32,29 @@ async def test_fifty_kills_at_random_points_change_nothing(database, tmp_path, s
             assert await kill_at(task, workers, replay, Random(seed), KILLS_A_RUN) == expected
 
 
-@pytest.mark.parametrize("seed", range(5))
+LOAD = (
+    ("LOAD00000", STOCK, MINUTE, "2024-01-02", "2025-01-31"),
+    ("LOAD00001", STOCK, MINUTE, "2024-01-02", "2025-01-31"),
+)
+LOAD_OVERLAP = ("LOAD00000", STOCK, MINUTE, "2024-06-03", "2024-07-31")
+LOAD_BARS, LOAD_PAGES, LOAD_PAGE = 200_000, 200, 1_000
+
+
+async def test_fifty_kills_in_two_hundred_parts_of_a_thousand_bars_change_nothing(database, tmp_path):
+    """And no kill costs more than the page that was under way."""
+    market = LoadMarket(2, date(2024, 1, 2), date(2025, 1, 31))
+    async with desk(database) as work, replaying(market=market) as replay:
+        task = Task(work, LOAD, LOAD_OVERLAP, pages=LOAD_PAGES)
+        await task.prepare()
+        expected = await task.undisturbed(replay.url, LOAD_PAGE)
+        assert len(expected["bars"]) >= LOAD_BARS
+        pages = len(replay.served)
+        async with crew(tmp_path, work.url, replay.url, POLYGON_PAGE_BARS=str(LOAD_PAGE)) as workers:
+            assert await kill_at(task, workers, replay, Random(50), 50) == expected
+        assert pages <= len(replay.served) <= pages + 50
+
+
+@pytest.mark.parametrize("seed", range(7))
 async def test_workers_stopped_past_their_lease_change_nothing(database, tmp_path, seed):
     """Stopped wherever they are, mid-transaction too; continued when others have done their work."""
     chance = Random(seed)
