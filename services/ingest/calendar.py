@@ -89,8 +89,13 @@ def days_of_minutes(ts: IntArray, calendar: str) -> IntArray:
 
 def start_of_day(day: int, calendar: str) -> int:
     """Returns the instant at which the minutes of a day begin; the day before ends there."""
-    wall = np.array([day * DAY_MS], np.int64)
-    return int((wall if calendar == EVERY_DAY else from_wall(wall))[0])
+    return int(starts_of_days(np.array([day], np.int64), calendar)[0])
+
+
+def starts_of_days(days: IntArray, calendar: str) -> IntArray:
+    """Returns the instants at which the minutes of these days begin."""
+    wall = days * DAY_MS
+    return wall if calendar == EVERY_DAY else from_wall(wall)
 
 
 def keys_of_days(ts: IntArray, calendar: str) -> tuple[IntArray, BoolArray]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import dataclass
 from itertools import chain
 from math import inf, isfinite, isnan, nan
 from operator import attrgetter
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import polars as pl
 
 from services.ingest.columns import NO_TIME, Columns, no_bars
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from services.ingest.columns import FloatArray
 
 _NO_COUNT = -1
 _MOST_TRADES = 2**31 - 1
@@ -59,6 +65,11 @@ class _RawPage(Head):
 
 
 _FIELDS = tuple(Row.__struct_fields__)
+# What a page of plain bars is made of.
+_RESULTS = b'"results":['
+_NAME = re.compile(rb'"([a-z]+)":')
+_NUMERALS = b"0123456789.-"
+_TO_LINES = bytes.maketrans(b'}"', b"\n ")
 _values = attrgetter(*_FIELDS)
 _page = msgspec.json.Decoder(_Page)
 _raw_page = msgspec.json.Decoder(_RawPage)
@@ -133,6 +144,9 @@ def decode_head(body: bytes) -> Head:
 
 def decode_page(body: bytes) -> Page:
     """Decodes a page; raises PageError."""
+    regular = _decode_regular(body)
+    if regular is not None:
+        return regular
     try:
         page = _page.decode(body)
     except msgspec.ValidationError:
@@ -142,6 +156,54 @@ def decode_page(body: bytes) -> Page:
     rows = page.results or []
     flat = np.fromiter(chain.from_iterable(map(_values, rows)), np.float64, len(rows) * len(_FIELDS))
     return Page(page, _to_columns(flat), body)
+
+
+def _decode_regular(body: bytes) -> Page | None:
+    """Decodes a page whose bars all have the same fields in the same order, in half the time; None for any other page.
+
+    A number that JSON would spell otherwise (01, 1.) counts as what it says.
+    """
+    start, end = body.find(_RESULTS) + len(_RESULTS), body.rfind(b"]")
+    if not len(_RESULTS) <= start < end:
+        return None
+    rows = body[start:end]
+    names = _names_of_all(rows)
+    if names is None:
+        return None
+    try:
+        page = _page.decode(body[:start] + body[end:])
+        table = _read_table(rows, names)
+    except (msgspec.DecodeError, UnicodeDecodeError, pl.exceptions.PolarsError):
+        return None
+    values = {name: table[name].to_numpy() for name in names}
+    if page.results != [] or not all(np.isfinite(column).all() for column in values.values()):
+        return None
+    missing = zip(_FIELDS, Row.__struct_defaults__, strict=True)
+    return Page(page, _of_values({name: np.full(len(table), float(one)) for name, one in missing} | values), body)
+
+
+def _names_of_all(rows: bytes) -> list[str] | None:
+    """Returns the fields of the bars; None unless all have the same ones, in one order, with nothing but numbers."""
+    without = rows.translate(None, _NUMERALS)
+    first = without[: without.find(b"}") + 1]
+    names = [name.decode() for name in _NAME.findall(first)]
+    if not first or first != b"{" + b",".join(b'"%s":' % name.encode() for name in names) + b"}":
+        return None
+    if not set(names) <= set(_FIELDS) or len(set(names)) < len(names):
+        return None
+    count = (len(without) + 1) // (len(first) + 1)
+    return names if without + b"," == (first + b",") * count else None
+
+
+def _read_table(rows: bytes, names: Sequence[str]) -> pl.DataFrame:
+    """Reads bars as lines of a CSV file; raises PolarsError.
+
+    The comma after a bar begins the next line. A quote becomes a space, so that a digit in a name makes two numbers of
+    one.
+    """
+    lines = b"," + rows.translate(_TO_LINES, b"{:" + ascii_lowercase.encode())
+    schema = {"": pl.String, **dict.fromkeys(names, pl.Float64)}
+    return pl.read_csv(io.BytesIO(lines), has_header=False, schema=schema)
 
 
 def _decode_row_by_row(body: bytes) -> Page:
@@ -182,11 +244,15 @@ def _number(value: Any, default: float) -> float:
 def _to_columns(flat: NDArray[np.float64]) -> Columns:
     if not len(flat):
         return no_bars()
-    table = np.ascontiguousarray(flat.reshape(-1, len(_FIELDS)).T)
-    opens, high, low, close, volume, vwap, times, counts = table
-    ts = np.full(len(times), NO_TIME, np.int64)
+    return _of_values(dict(zip(_FIELDS, np.ascontiguousarray(flat.reshape(-1, len(_FIELDS)).T), strict=True)))
+
+
+def _of_values(values: dict[str, FloatArray]) -> Columns:
+    """Returns bars of their fields as sent."""
+    times, counts, vwap = values["t"], values["n"], values["vw"]
     known = (times != _NOT_A_TIME) & (times == np.floor(times))
-    ts[known] = np.clip(times[known], -_FARTHEST_MS, _FARTHEST_MS).astype(np.int64)
+    ts = np.where(known, np.clip(times, -_FARTHEST_MS, _FARTHEST_MS).astype(np.int64), NO_TIME)
     countable = (counts >= 0) & (counts <= _MOST_TRADES)
     trade_count = np.where(countable, counts, _NO_COUNT).astype(np.int64)
-    return Columns(ts, opens, high, low, close, volume, np.where(np.isfinite(vwap), vwap, nan), trade_count)
+    vwap = np.where(np.isfinite(vwap), vwap, nan)
+    return Columns(ts, values["o"], values["h"], values["l"], values["c"], values["v"], vwap, trade_count)

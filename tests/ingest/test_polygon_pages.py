@@ -47,6 +47,55 @@ def test_every_value_is_in_its_place_and_what_is_missing_is_marked(results):
     assert bars.trade_count.tolist() == [int(n) if 0 <= n < 2**31 else -1 for n in counts]
 
 
+plain_numbers = st.one_of(st.integers(-(10**17), 10**17), st.decimals(-(10**9), 10**9, places=9).map(float))
+
+
+def plain_text(number):
+    """Writes a number without an exponent."""
+    return str(number) if isinstance(number, int) else np.format_float_positional(number, trim="0")
+
+
+@given(st.lists(st.sampled_from(["o", "h", "l", "c", "v", "vw", "t", "n"]), unique=True, min_size=1), st.data())
+def test_bars_with_the_same_fields_are_read_as_any_others(names, data):
+    bars = data.draw(st.lists(st.tuples(*(plain_numbers for _ in names)), min_size=1, max_size=6))
+    texts = [
+        "{" + ",".join(f'"{name}":{plain_text(v)}' for name, v in zip(names, bar, strict=True)) + "}" for bar in bars
+    ]
+    compact, spaced = ",".join(texts), " , ".join(texts)
+    pages = [
+        decode_page(f'{{"ticker":"A","results":[{rows}],"next_url":"[x]"}}'.encode()) for rows in (compact, spaced)
+    ]
+    assert [page.head.next_url for page in pages] == ["[x]", "[x]"]
+    for name in ("ts", "open", "high", "low", "close", "volume", "vwap", "trade_count"):
+        np.testing.assert_array_equal(*(getattr(page.bars, name) for page in pages))
+
+
+@pytest.mark.parametrize(
+    ("results", "volumes"),
+    [
+        ('[{"v":1,"t":5},{"v2":2,"t":6}]', [1, np.nan]),
+        ('[{"v":1,"t":5},{"t":6,"v":2}]', [1, 2]),
+        ('[{"v":1,"v":3}]', [3]),
+        ('[{"v":1,"otc":2}]', [1]),
+        ('[{"v":1}],"inner":{"results":[{"v":7},{"v":8}]}', [1]),
+        ("[{}]", [np.nan]),
+    ],
+)
+def test_bars_with_other_fields_are_read_one_by_one(results, volumes):
+    page = decode_page(f'{{"ticker":"A","results":{results}}}'.encode())
+    np.testing.assert_array_equal(page.bars.volume, volumes)
+
+
+def test_results_of_something_inside_the_answer_are_not_its_own():
+    assert len(decode_page(b'{"ticker":"A","inner":{"results":[{"v":7}]}}').bars) == 0
+
+
+@pytest.mark.parametrize("rows", ['{"v":,"t":5}', '{"v":1-2}', '{"v":1.2.3}', '{"v":-}', '{"v":1},', '{"v":1}{"v":2}'])
+def test_what_is_no_number_is_no_page(rows):
+    with pytest.raises(PageError):
+        decode_page(f'{{"ticker":"A","results":[{rows}]}}'.encode())
+
+
 @given(rows.filter(len), st.data())
 def test_the_raw_text_of_a_bar_is_what_was_sent(results, data):
     at = data.draw(st.lists(st.integers(0, len(results) - 1)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from services.ingest.calendar import date_of, day_of
+from services.ingest.calendar import date_of, day_of, starts_of_days
 from services.ingest.columns import inside
 from services.ingest.merge import Answer, Held, Neighbourhood, Outcome, append, merge
 from services.ingest.quality import NO_CONTEXT, WINDOW, FlagArray, decode_tail, judge
@@ -329,10 +329,15 @@ def _empty_runs(span: SliceSpan, first_day: int, end_day: int, held: IntArray) -
 
 
 def sessions_of(span: SliceSpan, ts: IntArray) -> tuple[int, tuple[list[Any], list[int], list[int]]]:
-    """Returns what bars add up to: sessions of daily ones, or by day the bars, and the regular ones, of minutes."""
-    if span.daily:
+    """Returns what ascending bars add up to: sessions of daily ones, or by day the bars and the regular minutes."""
+    if span.daily or not len(ts):
         return span.sessions.held(span.days(ts)), ([], [], [])
-    days, at = np.unique(span.days(ts), return_inverse=True)
-    regular = np.bincount(at, weights=span.sessions.regular(ts), minlength=len(days)).astype(np.int64)
-    counts = np.bincount(at, minlength=len(days))
-    return 0, ([date_of(day) for day in days.tolist()], counts.tolist(), regular.tolist())
+    sessions = span.sessions
+    days = np.arange(span.day(int(ts[0])), span.day(int(ts[-1])) + 1)
+    edges = np.searchsorted(ts, starts_of_days(np.append(days, days[-1] + 1), sessions.calendar))
+    counts, regular = np.diff(edges), np.zeros(len(days), np.int64)
+    open_days = slice(*np.searchsorted(sessions.days, [days[0], days[-1] + 1]))
+    opened, closed = (np.searchsorted(ts, at[open_days]) for at in (sessions.open_ms, sessions.close_ms))
+    regular[sessions.days[open_days] - days[0]] = closed - opened
+    held = counts > 0
+    return 0, ([date_of(day) for day in days[held].tolist()], counts[held].tolist(), regular[held].tolist())
