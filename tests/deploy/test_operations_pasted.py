@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ CONFIG = {
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
     """A folder with the deployment's files, and the programs that the guide calls."""
-    (tmp_path / "deploy").symlink_to(manifests.ROOT / "deploy")
+    shutil.copytree(
+        manifests.ROOT / "deploy", tmp_path / "deploy", ignore=shutil.ignore_patterns("local", "__pycache__")
+    )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     kubectl = KUBECTL.format(
         python=sys.executable,
