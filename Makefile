@@ -40,7 +40,7 @@ POOLED := tests/faults/pooler.py
 .PHONY: test-citus
 test-citus: ## run the tests on a Citus cluster, by CITUS_URL=postgresql://.., a superuser's of its coordinator; T as in test
 ifndef CITUS_URL
-	@echo 'Nothing was tested: CITUS_URL names no cluster; docker compose -f deploy/compose.citus.yaml up -d starts one.'
+	@echo 'Nothing was tested: CITUS_URL names no cluster; docker compose -f tests/citus/compose.yaml up -d --wait starts one.'
 else
 	@$(MAKE) venv
 	@$(BIN)/python -m pytest --deselect $(ONE_SERVER) $(or $(T),$(ON_CITUS))

@@ -52,7 +52,8 @@ SYMBOLS, READERS, PAGES = 8, 4, 200
 PLAIN, ONE, ALL = "plain", "one node", "all nodes"
 BACKFILL, STREAM, PAGE = 0.8, 0.8, 2.0
 NO_CLUSTER = (
-    "set CITUS_URL to a superuser's URL of a coordinator; deploy/compose.citus.yaml starts a cluster (docs/scaling.md)"
+    "Nothing was measured: CITUS_URL names no cluster; "
+    "docker compose -f tests/citus/compose.yaml up -d --wait starts one."
 )
 
 

@@ -79,3 +79,18 @@ def test_the_script_of_a_node_writes_passwords_that_only_postgres_reads(tmp_path
     )
     assert into.read_text().splitlines() == [f"*:*:*:{n.lower()}-user:{n.lower()}-password" for n in names]
     assert stat.S_IMODE(into.stat().st_mode) == 0o600
+
+
+def test_the_cluster_for_tests_joins_its_workers_at_the_addresses_they_have() -> None:
+    tests = yaml.safe_load((manifests.ROOT / "tests" / "citus" / "compose.yaml").read_text())
+    nodes = {name: one for name, one in tests["services"].items() if name != "join"}
+    addresses = {name: one["networks"]["nodes"]["ipv4_address"] for name, one in nodes.items()}
+    words = " ".join(tests["services"]["join"]["command"])
+    assert re.findall(r"citus_add_node\('([\d.]+)', 5432\)", words) == [addresses["worker-1"], addresses["worker-2"]]
+    assert f"citus_set_coordinator_host('{addresses['coordinator']}')" in words
+    assert {one["image"] for one in tests["services"].values()} == {both("postgres")["image"]}
+    assert (
+        f"CITUS_URL=postgresql://postgres@{addresses['coordinator']}/postgres"
+        in (manifests.ROOT / "tests" / "citus" / "compose.yaml").read_text()
+    )
+    assert set(tests["services"]["join"]["depends_on"]) == set(nodes)
