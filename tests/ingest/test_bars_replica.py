@@ -61,7 +61,8 @@ async def served_by_replica(database, replica_url):
     picking = Sources(primary, [replica])
 
     async def picked():
-        return await picking.pick(await Snapshots(primary).newest()) is replica
+        async with picking.reading(await Snapshots(primary).newest()) as lent:
+            return lent.db is replica
 
     await until(picked)
     await replica.close()

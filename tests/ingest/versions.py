@@ -178,9 +178,10 @@ class History:
     async def _read(self, symbol_id: int, as_of: datetime) -> Read:
         snapshot = await self._snapshots.at(as_of)
         await self._snapshots.settle(snapshot, [symbol_id])
-        db = await self._sources.pick(snapshot)
-        async with reads.reading(db, spread=snapshot.spread) as conn:
-            block = await reads.read(conn, reads.Span(symbol_id=symbol_id, timeframe=DAY), snapshot, limit=10_000)
+        async with self._sources.reading(snapshot) as lent:
+            block = await reads.read(
+                lent.connection, reads.Span(symbol_id=symbol_id, timeframe=DAY), snapshot, limit=10_000
+            )
         return (block.bars.ts // DAY_MS).tolist(), block.bars.close.tolist(), block.flags.tolist()
 
     async def _expected(self, symbol_id: int, as_of: datetime) -> Read:

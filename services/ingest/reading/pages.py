@@ -16,7 +16,7 @@ from services.ingest.timeframes import END_MS, FIRST_MS, MINUTE_MS
 if TYPE_CHECKING:
     from services.ingest.reading.adjust import Adjuster
     from services.ingest.reading.answers import Account, Inquiry
-    from services.kit.db import Connection, Database
+    from services.kit.db import Connection
 
 # A page that must read more stored bars than this ends early, with a token: it would hold too much memory.
 MAX_STORED = 200_000
@@ -42,15 +42,14 @@ class Page:
     sessions_expected: int
 
 
-async def read_page(db: Database, inquiry: Inquiry, *, position: Position | None, size: int) -> Page:
+async def read_page(connection: Connection, inquiry: Inquiry, *, position: Position | None, size: int) -> Page:
     """Returns at most `size` bars; fewer with a next position where too many stored bars had to be read."""
-    async with bars.reading(db, spread=inquiry.question.snapshot.spread) as connection:
-        pages = _Reading(inquiry, position, await adjuster_for(connection, inquiry))
-        exhausted = await pages.collect(connection, size)
-        answer, next_ms = pages.cut(size, exhausted=exhausted)
-        account = pages.account(next_ms)
-        first, end = pages.counted_days(account, last=next_ms is None)
-        expected = await expected_sessions(connection, inquiry, account, first=first, end=end)
+    pages = _Reading(inquiry, position, await adjuster_for(connection, inquiry))
+    exhausted = await pages.collect(connection, size)
+    answer, next_ms = pages.cut(size, exhausted=exhausted)
+    account = pages.account(next_ms)
+    first, end = pages.counted_days(account, last=next_ms is None)
+    expected = await expected_sessions(connection, inquiry, account, first=first, end=end)
     newest_first = inquiry.question.newest_first
     if newest_first:
         answer = answer.take(slice(None, None, -1))

@@ -13,8 +13,6 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from services.ingest.store import bars
-
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -111,13 +109,14 @@ class Pump(Generic[S]):
     async def _stretch(self, current: S | None, following: Iterator[S]) -> S | None:
         """Works on one connection until the end, or a pause; returns the series that is to go on."""
         sources, snapshot = self._view.sources, self._view.snapshot
-        self._db = await sources.pick(snapshot)
+        self._db = sources.primary
         try:
-            async with bars.reading(self._db, spread=snapshot.spread) as connection:
+            async with sources.reading(snapshot) as lent:
+                self._db = lent.db
                 self._turn_ends = time.monotonic() + TURN_SECONDS
                 while current is not None:
                     await self.send(current)
-                    await self.answer(connection, current)
+                    await self.answer(lent.connection, current)
                     current = next(following, None)
         except PausedError:
             if self._undelivered is not None:

@@ -81,7 +81,7 @@ class Reader:
         known = await self._known_actions(question, [symbol])
         inquiry = self._inquiry(question, symbol, known)
         page = await self._calls.read(
-            question.snapshot, lambda db: read_page(db, inquiry, position=position, size=size)
+            question.snapshot, lambda connection: read_page(connection, inquiry, position=position, size=size)
         )
         receipt.add_bars(page.bars.bars.ts)
         receipt.add_account(symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)
@@ -155,7 +155,7 @@ class Reader:
         """Returns the newest stored bar of each symbol, as a block of one bar or none."""
         snapshot, timeframe = question.snapshot, question.timeframe.number
         written = await self._figures.written(_ids(symbols), timeframe)
-        found = await self._calls.read(snapshot, lambda db: latest(db, written, timeframe, snapshot))
+        found = await self._calls.read(snapshot, lambda connection: latest(connection, written, timeframe, snapshot))
         blocks = [found.get(symbol.symbol_id, join([])) for symbol in symbols]
         for symbol, block in zip(symbols, blocks, strict=True):
             receipt.add_bars(block.bars.ts)

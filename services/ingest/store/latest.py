@@ -8,7 +8,7 @@ import numpy as np
 
 from services.ingest.columns import Columns
 from services.ingest.reading.blocks import Block
-from services.ingest.store.bars import Span, read, reading
+from services.ingest.store.bars import Span, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from services.ingest.store.figures import Written
     from services.ingest.store.snapshots import Snapshot
-    from services.kit.db import Database
+    from services.kit.db import Connection
 
 # The symbols stand there twice, so that a cluster asks only their nodes.
 LAST = """
@@ -33,7 +33,9 @@ WHERE b.symbol_id = ANY($1::integer[])
 _NUMBERS = ("open", "high", "low", "close", "volume", "vwap")
 
 
-async def latest(db: Database, written: Mapping[int, Written], timeframe: int, snapshot: Snapshot) -> dict[int, Block]:
+async def latest(
+    connection: Connection, written: Mapping[int, Written], timeframe: int, snapshot: Snapshot
+) -> dict[int, Block]:
     """Returns the newest bar of each series that has one, by symbol_id, as blocks of one bar.
 
     `written` says where the series end now, read after the snapshot was taken.
@@ -41,17 +43,16 @@ async def latest(db: Database, written: Mapping[int, Written], timeframe: int, s
     # No later write than is seen is in these series, and none earlier is missing: what is stored is what was seen.
     ends = {one: last.last_ts for one, last in written.items() if last.last_ts and snapshot.sees(last.write_id)}
     found: dict[int, Block] = {}
-    async with reading(db, spread=snapshot.spread) as connection:
-        for row in await connection.fetch(LAST, list(ends), timeframe, list(ends.values())) if ends else ():
-            if snapshot.sees(row["write_id"]):
-                found[row["symbol_id"]] = _block(row)
-        for symbol_id in written:
-            # A bar that was replaced or deleted meanwhile is among the revisions, too.
-            if symbol_id not in found and (symbol_id in ends or not snapshot.sees(written[symbol_id].write_id)):
-                span = Span(symbol_id=symbol_id, timeframe=timeframe)
-                block = await read(connection, span, snapshot, limit=1, newest_first=True)
-                if len(block):
-                    found[symbol_id] = block
+    for row in await connection.fetch(LAST, list(ends), timeframe, list(ends.values())) if ends else ():
+        if snapshot.sees(row["write_id"]):
+            found[row["symbol_id"]] = _block(row)
+    for symbol_id in written:
+        # A bar that was replaced or deleted meanwhile is among the revisions, too.
+        if symbol_id not in found and (symbol_id in ends or not snapshot.sees(written[symbol_id].write_id)):
+            span = Span(symbol_id=symbol_id, timeframe=timeframe)
+            block = await read(connection, span, snapshot, limit=1, newest_first=True)
+            if len(block):
+                found[symbol_id] = block
     return found
 
 

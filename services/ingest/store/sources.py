@@ -3,83 +3,99 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
-from services.kit.errors import MdwError
+from services.ingest.store.bars import reading
+from services.kit.errors import MdwError, Unavailable
 from services.kit.log import get
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from datetime import datetime
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from services.ingest.store.snapshots import Snapshot
-    from services.kit.db import Database
+    from services.kit.db import Connection, Database
 
 log = get(__name__)
 
-# Writes commit in the order of their times, so that a replica which has this one has all before it.
+# Asked over the connection that then reads, since there may be several servers behind one address. Writes commit in the
+# order of their times, so that a replica which has this one has all before it.
 HAS_WRITE = "SELECT EXISTS (SELECT FROM ingest.writes WHERE commit_time = $1)"
 
-# A cluster's node has the bars and none of the other tables; what a snapshot shows was waited for (Snapshots.settle).
-IS_NODE = """
-SELECT NOT pg_is_in_recovery()
-  AND EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass)
+WHAT = """
+SELECT to_regclass('ingest.writes') IS NOT NULL AS replica,
+       to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AND NOT pg_is_in_recovery() AS node
 """
+# A cluster's node has the bars and none of the other tables; what a snapshot shows was waited for (Snapshots.settle).
+HAS_BARS = "SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('ingest.bars'))"
 
 AWAY_SECONDS = 5.0
 """How long a replica that could not answer is not asked again."""
 
 ASK_SECONDS = 1.0
-"""How long a connection is waited for, to ask a replica."""
+"""How long one that is asked again may take to be connected to."""
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A connection for reads of bars, and the pool it is from."""
+
+    db: Database
+    connection: Connection
+
+
 class _Replica:
-    """One replica or node, and up to which write it is known to be."""
+    """One replica, or node of a cluster."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self._has: datetime | None = None
-        self._is_node = False
+        self._is_node: bool | None = None
         self._away_until = 0.0
 
-    async def holds(self, snapshot: Snapshot) -> bool:
-        """Says whether it can serve a snapshot now; one that is away or behind cannot."""
+    async def lend(self, stack: AsyncExitStack, snapshot: Snapshot) -> Connection | None:
+        """Lends a connection that can serve a snapshot now; None when it is away or behind."""
         if time.monotonic() < self._away_until:
-            return False
-        if self._knows(snapshot):
-            return True
+            return None
         try:
-            return await self._ask(snapshot)
+            if self._is_node is None:
+                self._is_node = await self._look()
+            return await self._lend(stack, snapshot)
         except (MdwError, asyncpg.PostgresError) as error:
             self.lost(error)
-            return False
+            return None
 
     def lost(self, error: BaseException) -> None:
-        """Passes over it for a while, and asks it again then."""
+        """Passes over it for a while, and looks at it again then."""
         log.warning("read_database_away", error=str(error.__cause__ or error))
-        self._has, self._is_node = None, False
+        self._is_node = None
         self._away_until = time.monotonic() + AWAY_SECONDS
 
-    def _knows(self, snapshot: Snapshot) -> bool:
-        if self._is_node:
-            return snapshot.spread
-        return snapshot.commit_time is None or (self._has is not None and snapshot.commit_time <= self._has)
-
-    async def _ask(self, snapshot: Snapshot) -> bool:
+    async def _look(self) -> bool:
+        """Says whether it is a node, and no replica; raises Unavailable when it is neither."""
         async with self.db.connection(timeout=ASK_SECONDS) as connection:
-            try:
-                held = bool(await connection.fetchval(HAS_WRITE, snapshot.commit_time))
-            except asyncpg.UndefinedTableError:
-                self._is_node = bool(await connection.fetchval(IS_NODE))
-                return self._knows(snapshot)
-        if held:
-            self._has = snapshot.commit_time
-        return held
+            found = await connection.fetchrow(WHAT)
+            assert found is not None  # noqa: S101 - the query returns one row
+            if found["replica"]:
+                return False
+            if found["node"] and await connection.fetchval(HAS_BARS):
+                return True
+        raise Unavailable("DATABASE_UNAVAILABLE", "a server of READ_DATABASE_URLS has no bars", retry_after=1.0)
+
+    async def _lend(self, stack: AsyncExitStack, snapshot: Snapshot) -> Connection | None:
+        if self._is_node and not snapshot.spread:
+            return None
+        async with AsyncExitStack() as own:
+            connection = await own.enter_async_context(reading(self.db, spread=snapshot.spread))
+            time_needed = None if self._is_node else snapshot.commit_time
+            if time_needed is not None and not await connection.fetchval(HAS_WRITE, time_needed):
+                return None
+            stack.push_async_exit(own.pop_all())
+            return connection
 
 
 class Sources:
@@ -90,14 +106,11 @@ class Sources:
         self._replicas = [_Replica(db) for db in replicas]
         self._turn = 0
 
-    async def pick(self, snapshot: Snapshot) -> Database:
-        """Returns the next replica that holds a snapshot, or the primary."""
-        for _ in self._replicas:
-            self._turn = (self._turn + 1) % len(self._replicas)
-            replica = self._replicas[self._turn]
-            if await replica.holds(snapshot):
-                return replica.db
-        return self.primary
+    @asynccontextmanager
+    async def reading(self, snapshot: Snapshot) -> AsyncIterator[Lent]:
+        """Lends a connection to the next replica that holds a snapshot, or to the primary."""
+        async with AsyncExitStack() as stack:
+            yield await self._lend(stack, snapshot)
 
     def passes_over(self, db: Database, error: BaseException) -> bool:
         """Notes that a read from `db` failed; says whether another database may answer instead."""
@@ -107,15 +120,26 @@ class Sources:
                 return True
         return False
 
-    async def read(self, snapshot: Snapshot, work: Callable[[Database], Awaitable[T]]) -> T:
+    async def read(self, snapshot: Snapshot, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Does a read; where a replica fails in the middle, does it again elsewhere, at last on the primary."""
         while True:
-            db = await self.pick(snapshot)
+            db = self.primary
             try:
-                return await work(db)
+                async with self.reading(snapshot) as lent:
+                    db = lent.db
+                    return await work(lent.connection)
             except Exception as error:
                 if not self.passes_over(db, error):
                     raise
+
+    async def _lend(self, stack: AsyncExitStack, snapshot: Snapshot) -> Lent:
+        for _ in self._replicas:
+            self._turn = (self._turn + 1) % len(self._replicas)
+            replica = self._replicas[self._turn]
+            connection = await replica.lend(stack, snapshot)
+            if connection is not None:
+                return Lent(replica.db, connection)
+        return Lent(self.primary, await stack.enter_async_context(reading(self.primary, spread=snapshot.spread)))
 
 
 @dataclass(frozen=True, slots=True)
