@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -146,9 +147,9 @@ class BarServicer(bars_pb2_grpc.BarServiceServicer):
             return
         per_day = DAY_MS // terms.timeframe.length_ms
         most = 0
-        for calendar in map(self._reader.calendar, symbols):
+        for calendar, number in Counter(map(self._reader.calendar, symbols)).items():
             first, end = calendar.days_within(terms.start_ms, terms.end_ms, daily=False)
-            most += calendar.count(first, end) * per_day
+            most += calendar.count(first, end) * per_day * number
         if most > MAX_LISTED:
             raise InvalidArgument(
                 "end_time",
