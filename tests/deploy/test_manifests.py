@@ -356,11 +356,12 @@ def test_monitoring_scrapes_all_and_brings_alerts_and_dashboards() -> None:
 def test_compose_waits_for_health_and_for_completion() -> None:
     services = yaml.safe_load((manifests.ROOT / "deploy" / "compose.yaml").read_text())["services"]
 
-    assert services["bootstrap"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert services["migrator"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert services["bootstrap"]["depends_on"] == {"migrator": {"condition": "service_completed_successfully"}}
     for name in PROCESSES:
         assert services[name]["depends_on"] == {"bootstrap": {"condition": "service_completed_successfully"}}
     assert services["replay"]["profiles"] == ["replay"]
-    for name in (*PROCESSES, "bootstrap", "replay"):
+    for name in (*PROCESSES, "migrator", "bootstrap", "replay"):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
         assert all(port.startswith("127.0.0.1:") for port in services[name].get("ports", ()))
