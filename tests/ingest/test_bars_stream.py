@@ -304,12 +304,14 @@ async def test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_v
 
 async def test_more_readers_than_connections_take_turns(history, bars, monkeypatch):
     monkeypatch.setattr(pump, "TURN_SECONDS", 0.01)
-    aapl = await history.symbol("AAPL")
+    aapl, *bare = [await history.symbol(ticker) for ticker in ("AAPL", "MSFT", "NVDA", "AMD")]
     await many(history, aapl, 4 * CHUNK)
-    answers = await asyncio.gather(*(bars.streamed(symbol_ids=[aapl], timeframe=M1) for _ in range(6)))
+    asked = {"symbol_ids": [aapl, *bare], "timeframe": M1}
+    answers = await asyncio.gather(*(bars.streamed(**asked) for _ in range(6)))
     for answer in answers:
         assert answer.column("volume") == list(range(4 * CHUNK))
         assert answer.receipt == answers[0].receipt
+        assert list(answer.receipt.symbol_ids) == [aapl, *bare]
 
 
 async def test_a_caller_that_goes_away_ends_the_work_at_once(database, history, bars, monkeypatch):
