@@ -130,6 +130,14 @@ async def test_a_key_is_bound_to_its_networks(database, rig, rows):
     assert (await rows.codes())[-1] == ("ListBars", 16, "PEER_NOT_ALLOWED")
 
 
+async def test_what_a_caller_says_of_its_address_does_not_count(database, rig, rows):
+    elsewhere = await make_key(database, "bars.read", allowed_peers=("10.0.0.0/8",))
+    claims = (("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1"), ("x-real-ip", "10.0.0.1"))
+    error = await failing(rig.stub.ListBars(REQUEST, metadata=(*with_key(elsewhere), *claims)))
+    assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert [row["peer"] for row in await rows.all()] == ["127.0.0.1"]
+
+
 async def test_a_body_that_is_no_message_is_refused_and_recorded(rig, rows):
     call = rig.channel.unary_unary("/mdw.ingest.v1.BarService/ListBars")
     error = await failing(call(b"\xff\xff\xff", metadata=with_key(rig.key)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
+import warnings
 from pathlib import Path
 
 import grpc
@@ -90,3 +91,20 @@ async def test_plaintext_is_not_answered_where_tls_is_on_but_probes_have_their_o
                 await health(channel, "readiness")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}") as channel:
             assert await health(channel, "readiness") == SERVING
+
+
+async def test_versions_of_tls_that_are_too_old_are_refused(database, files):
+    server = await make_server(database, Bars(), **files("first"))
+    async with serving(server) as target:
+        host, _, port = target.partition(":")
+        context = ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else this side would refuse it itself
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection(host, int(port), ssl=context)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+        writer.transport.abort()
