@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = get(__name__)
 
 YOUNG, WAIT = timedelta(days=2, hours=12), 900.0
-"""How long after it began a day may still be on its way: plans without real-time data get it hours after the close.
-Until then it is asked for again after so many seconds, and nothing is held against it."""
+"""How long after it began a day may be refused because it is not over for the plan: those without real-time data get it
+hours after the close. Until then it is asked for again after so many seconds."""
 
 
 class DaysInquiry:
@@ -46,6 +46,8 @@ class DaysInquiry:
         days = [date] * len(page.tickers)
         owners = await learning.resolve(self._db, page.tickers, days, CLASSES[market])
         asked = await market_days.asked_symbols(self._db, CLASSES[market], date)
+        if not page.tickers and await market_days.has_bars(self._db, asked, date):
+            raise PassingError("the answer has no bar, on a session that has some")
         calendar = self._calendars[EVERY_DAY if market == CRYPTO else XNYS]
         # Parts that were written under an earlier claim are compared again: the answer may be another one now.
         batch = to_batch(page, owners, asked, calendar, (day_of(date), claim.fetch_time))
@@ -79,11 +81,7 @@ async def _ask(claim: Claim, ask: Ask) -> tuple[Claim, Grouped]:
         if young and error.too_old:
             raise AskLaterError(str(error), wait=WAIT) from error
         raise
-    page = _read(body)
-    if not page.tickers:
-        words = "the answer has no bar, on a session"
-        raise AskLaterError(f"{words}; it may not be out yet", wait=WAIT) if young else PassingError(words)
-    return claim, page
+    return claim, _read(body)
 
 
 def _read(body: bytes) -> Grouped:

@@ -241,20 +241,33 @@ async def test_a_day_outside_the_plan_is_said_in_its_series(database):
         assert await work.desk.sql.fetch(ENDED) == [(a, "{}", "{[2005-02-25,2005-02-28)}", 1)]
 
 
-async def test_a_day_that_may_not_be_out_yet_waits_without_an_attempt(database):
-    """Yesterday's without bars or beyond the plan; the day before the day before is held against it."""
+async def test_a_day_that_is_not_over_for_the_plan_waits_without_an_attempt(database):
+    """Yesterday's; one of some days ago lies outside the plan."""
     async with acting(database) as work:
         refusal = b'{"status":"NOT_AUTHORIZED","message":"Your plan doesn\'t include this data timeframe."}'
-        today, said = datetime.now(UTC).date(), [Answer(200, b"")]
-        work.provider.respond = lambda _: said[0]
-        for said[0], words in ((Answer(200, grouped()), "may not be out yet"), (Answer(403, refusal), "timeframe")):
-            slice_id = await day_slice(work, str(today - timedelta(days=1)))
-            await work.worker.step()
-            waits = await work.slice(slice_id)
-            assert (waits["state"], waits["attempts"], words in waits["reason"]) == (PENDING, 0, True)
-            assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
-            await work.desk.sql.execute("UPDATE ingest.slices SET held = true")
+        work.provider.respond = lambda _: Answer(403, refusal)
+        today = datetime.now(UTC).date()
+        slice_id = await day_slice(work, str(today - timedelta(days=1)))
+        await work.worker.step()
+        waits = await work.slice(slice_id)
+        assert (waits["state"], waits["attempts"], "timeframe" in waits["reason"]) == (PENDING, 0, True)
+        assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
+        await work.desk.sql.execute("UPDATE ingest.slices SET held = true")
         assert (await ask_day(work, str(today - timedelta(days=4))))["state"] == OUTSIDE_PLAN
+
+
+async def test_a_day_without_any_bar_leaves_all_in_doubt_and_fails_nobody(database):
+    async with acting(database) as work:
+        a, b = [await work.desk.symbol(ticker) for ticker in "AB"]
+        await asked_for(work, a, b)
+        said = [Answer(200, b'{"status":"OK","resultsCount":0}')]
+        work.provider.respond = lambda _: said[0]
+        assert (await ask_day(work))["state"] == SUCCEEDED
+        doubt = [tuple(row) for row in await work.desk.sql.fetch(IN_DOUBT)]
+        assert doubt == [(one, date(2005, 2, 25), 1) for one in (a, b)]
+        said[0] = market_of({"2005-02-25": "AB"}, "2005-02-25")
+        assert (await ask_day(work))["inserted"] == 2
+        assert await work.desk.sql.fetch(IN_DOUBT) == []
 
 
 async def test_a_day_of_many_series_is_written_500_at_a_time_each_a_write_of_its_own(database):

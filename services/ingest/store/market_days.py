@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
 from services.ingest.calendar import calendar_of, date_of, day_of
@@ -31,6 +32,16 @@ WHERE r.timeframe = 7
   AND t.from_date <= $2
   AND (t.to_date IS NULL OR t.to_date >= $2)
   AND (t.list_date IS NULL OR t.list_date <= $2)
+"""
+
+# By exact keys.
+HAS_BARS = """
+SELECT EXISTS (
+  SELECT FROM ingest.bars
+  WHERE symbol_id = ANY($1::integer[])
+    AND timeframe = 7
+    AND ts = $2
+)
 """
 
 NOTE_UNKNOWN = """
@@ -67,6 +78,11 @@ FROM planned
 async def asked_symbols(db: Database, classes: Sequence[int], day: date) -> list[int]:
     """Returns the symbols of these classes that were asked for and may have traded on a day."""
     return [row["symbol_id"] for row in await db.fetch(ASKED, list(classes), day)]
+
+
+async def has_bars(db: Database, symbol_ids: Sequence[int], day: date) -> bool:
+    """Says whether any of these symbols has a daily bar of a day."""
+    return bool(await db.fetchval(HAS_BARS, symbol_ids, datetime.combine(day, time(), UTC)))
 
 
 async def note_unknown(conn: Connection, slice_id: int, count: int) -> None:
