@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 PROTOS = $(shell cd protos && find mdw -name '*.proto' | sort)
 OWN := services migrator mdw_client deploy
 ON_CITUS := tests/ingest tests/symbols tests/auth tests/migrator tests/citus
-# Counts the dead rows of a table by what VACUUM says of it, which a cluster does not pass on.
-ONE_SERVER := tests/ingest/test_bars_stream.py::test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back
+# One counts the dead rows of a table by what VACUUM says of it, which a cluster does not pass on; one is of a server
+# that is no cluster.
+ONE_SERVER := --deselect tests/ingest/test_bars_stream.py::test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back \
+  --ignore tests/migrator/test_distribute.py
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,7 +45,7 @@ ifndef CITUS_URL
 	@echo 'Nothing was tested: CITUS_URL names no cluster; docker compose -f tests/citus/compose.yaml up -d --wait starts one.'
 else
 	@$(MAKE) venv
-	@$(BIN)/python -m pytest --deselect $(ONE_SERVER) $(or $(T),$(ON_CITUS))
+	@$(BIN)/python -m pytest $(ONE_SERVER) $(or $(T),$(ON_CITUS))
 	@$(if $(and $(CITUS_NODE_PID),$(CITUS_NODE_START)),:,echo 'No node was killed: that takes CITUS_NODE_PID and CITUS_NODE_START (docs/reliability.md).')
 endif
 
@@ -103,7 +105,7 @@ images: venv ## check the Dockerfile and build the image with docker, podman or 
 	@deploy/image.sh
 
 lock: venv ## pin every library of the image with its hashes (deploy/requirements.lock), after a change of pyproject.toml
-	@$(BIN)/uv pip compile --quiet pyproject.toml --extra otel --generate-hashes --no-header --python-version 3.11 \
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra otel --extra parquet --generate-hashes --no-header --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --output-file deploy/requirements.lock
 
 manifests: venv ## render the Kubernetes manifests and check them strictly

@@ -129,7 +129,8 @@ def test_all_that_is_copied_reaches_the_builder() -> None:
 def test_the_lock_holds_every_library_with_hashes() -> None:
     locked = _locked((ROOT / "deploy" / "requirements.lock").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["otel"], *extras["parquet"]]
     assert {_name(each) for each in wanted} <= locked.keys()
     assert all(hashes for hashes in locked.values())
     assert not locked.keys() & {"pytest", "mypy", "ruff", "grpcio-tools", "pip"}
