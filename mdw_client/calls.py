@@ -126,6 +126,7 @@ class Blocking:
             messages = self._connection.callable(stream.method)(stream.request())
             try:
                 for message in messages:
+                    tries.answered()
                     for each in stream.take(message):
                         tries.progress()
                         yield each
@@ -198,6 +199,7 @@ class Asynchronous:
             messages = self._connection.callable(stream.method)(stream.request())
             try:
                 async for message in messages:
+                    tries.answered()
                     for each in stream.take(message):
                         tries.progress()
                         yield each

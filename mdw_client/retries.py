@@ -13,6 +13,8 @@ _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 3.0
 _FACTOR = 3
 _TRIES = 5
+_NOBODY_THERE_SECONDS = 5.0
+"""How long a stream is asked for where no server was reached yet; the channel has tried as long by itself."""
 # How a connection that breaks in mid-stream can end a call; a server of ours would give a reason.
 _BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
@@ -52,6 +54,11 @@ class Streams:
         self._patience = patience
         self._tries = 0
         self._broken_since: float | None = None
+        self._answered = False
+
+    def answered(self) -> None:
+        """Notes that there is a server: from now on one that is away is waited for."""
+        self._answered = True
 
     def progress(self) -> None:
         """Notes that something new came: the next break starts from new."""
@@ -68,7 +75,9 @@ class Streams:
         self._tries += 1
         self._broken_since = self._broken_since or now
         seconds = max(backoff(self._tries), error.retry_after or 0.0)
-        return seconds if now + seconds - self._broken_since < self._patience else None
+        reached = self._answered or bool(error.reason)
+        patience = self._patience if reached else min(self._patience, _NOBODY_THERE_SECONDS)
+        return seconds if now + seconds - self._broken_since < patience else None
 
 
 def backoff(tries: int) -> float:

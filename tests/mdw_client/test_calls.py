@@ -228,6 +228,16 @@ def test_a_stream_is_taken_up_again_when_its_connection_broke(code: grpc.StatusC
     assert (retries.Streams(60).wait(error) is not None) is again
 
 
+def test_a_service_that_was_never_reached_is_not_waited_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_NOBODY_THERE_SECONDS", 0.0)
+    nobody = CallError(grpc.StatusCode.UNAVAILABLE, "refused")
+    assert retries.Streams(60).wait(nobody) is None
+    assert retries.Streams(60).wait(CallError(nobody.code, "", Details("NODE_UNAVAILABLE"))) is not None
+    tries = retries.Streams(60)
+    tries.answered()
+    assert tries.wait(nobody) is not None
+
+
 def test_a_fault_that_the_server_explains_ends_a_stream() -> None:
     assert retries.Streams(60).wait(Cancelled(grpc.StatusCode.CANCELLED, "", Details("CALLER_GONE"))) is None
 
