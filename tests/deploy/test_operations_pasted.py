@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 
 GUIDE = (manifests.ROOT / "docs" / "operations.md").read_text()
 BLOCKS = re.findall(r"^ *```sh\n(.*?)^ *```", GUIDE, re.DOTALL | re.MULTILINE)
-(SECRETS,) = [block for block in BLOCKS if "create secret" in block]
+(SECRETS,) = [block for block in BLOCKS if "new-key" in block]
 # What a cluster would do is not done: `create` prints what it would make, all others find no server.
 KUBECTL = """#!{python}
 import subprocess, sys
 arguments = sys.argv[1:]
-if "create" in arguments:
-    arguments += ["--dry-run=client", "--output=yaml"]
 command = ["{kubectl}", "--kubeconfig={config}", *arguments]
-done = subprocess.run(command, input=b"a-key-of-polygon", capture_output=True)
+if "create" in arguments:
+    command += ["--dry-run=client", "--output=yaml"]
+done = subprocess.run(command, capture_output=True)
 with open("{made}", "ab") as made:
     made.write(done.stdout + b"---\\n" if "create" in arguments else b"")
+if "--dry-run=client" in arguments:
+    sys.stdout.buffer.write(done.stdout)
 away = b"connection refused" in done.stderr or b"connection to the server" in done.stderr
 if done.returncode and not away:
     sys.stderr.buffer.write(done.stderr)
@@ -68,7 +70,8 @@ def desk(tmp_path: Path) -> Path:
         "kubectl": kubectl,
         "python": f"#!/bin/sh\n{new_key}\n",
         "openssl": f"#!/bin/sh\nexec {sys.executable} -c 'import secrets; print(secrets.token_hex(24))'\n",
-    } | dict.fromkeys(("make", "docker", "mdw"), "#!/bin/sh\n")
+        "mdw": '#!/bin/sh\n[ "$1" != keys ] || echo the-new-key > new.key\n',
+    } | dict.fromkeys(("make", "docker"), "#!/bin/sh\n")
     (tmp_path / "bin").mkdir()
     for name, text in programs.items():
         (tmp_path / "bin" / name).write_text(text)
