@@ -38,6 +38,8 @@ REFERENCES = (
 # The URL of a Citus coordinator, as a superuser: `database` and `empty_database` are then on all nodes of that cluster,
 # and the bars of `database` are distributed.
 CITUS_URL = os.environ.get("CITUS_URL", "")
+if CITUS_URL:
+    os.environ.setdefault("PGSSLMODE", "disable")  # proxies of the tests read what goes through them
 # Children are started while gRPC's threads run, and what it does around a fork crashes one of them now and then.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Their rows are the migrations' own and no test changes them.

@@ -30,9 +30,13 @@ class Node:
         self.number = number
         self.url = url
 
-    async def kill(self) -> None:
-        """Ends all its processes at once, as a power cut does."""
-        pid = int(await _run(PID, self.number))
+    async def pid(self) -> int:
+        """Returns the process id of its Postgres."""
+        return int(await _run(PID, self.number))
+
+    async def kill(self, pid: int = 0) -> None:
+        """Ends all its processes at once, as a power cut does; with its process id without a moment's delay."""
+        pid = pid or await self.pid()
         children = _children(pid)
         for one in (pid, *children):
             with contextlib.suppress(ProcessLookupError):

@@ -15,7 +15,7 @@ from services.ingest.store import bars, many, sessions
 from services.ingest.store.snapshots import Snapshots
 from services.kit.errors import MdwError, Unavailable
 from tests.citus.conftest import distributed_database
-from tests.citus.nodes import Node, settled
+from tests.citus.nodes import PREPARED, Node, settled
 from tests.ingest.disturbing import PAGE_BARS, PAGES, Task
 from tests.ingest.processes import crew
 from tests.ingest.test_many import batch, start
@@ -94,7 +94,12 @@ async def slow_commits(node):
 
 async def test_a_coordinator_killed_between_prepare_and_commit_changes_nothing(warehouse, nodes, tmp_path):
     coordinator, *others = nodes
+    watching = [await asyncpg.connect(node.url) for node in others]
     in_doubt = 0
+
+    async def any_prepared():
+        return any([await conn.fetchval(PREPARED, warehouse.name) for conn in watching])
+
     async with replaying() as replay:
         async with desk(warehouse) as work:
             task = Task(work)
@@ -105,9 +110,10 @@ async def test_a_coordinator_killed_between_prepare_and_commit_changes_nothing(w
         async with slow_commits(coordinator), crew(tmp_path, warehouse.ingest_url, replay.url, **variables) as workers:
             workers.start()
             for _ in range(4):
-                await until(lambda: any_prepared(others, warehouse.name), LONG, 0)
-                await coordinator.kill()
-                in_doubt += await any_prepared(others, warehouse.name)
+                pid = await coordinator.pid()
+                await until(any_prepared, LONG, 0)
+                await coordinator.kill(pid)
+                in_doubt += await any_prepared()
                 await coordinator.start()
             async with desk(warehouse) as work:
                 task.desk = work
@@ -117,11 +123,8 @@ async def test_a_coordinator_killed_between_prepare_and_commit_changes_nothing(w
             await settled(nodes, warehouse.name)
             assert await task.result() == expected
     assert in_doubt
-
-
-async def any_prepared(nodes, name):
-    """Says whether a node holds a transaction that is prepared."""
-    return any([await node.prepared(name) for node in nodes])
+    for conn in watching:
+        await conn.close()
 
 
 @pytest.mark.parametrize("seed", range(2))
