@@ -26,7 +26,7 @@ GO_PLUGINS = {
     "protoc-gen-go-grpc": "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1",
 }
 PROTO_LOADER = ("--longs=String", "--enums=String", "--defaults")
-GRPC_JS = ("--grpcLib=@grpc/grpc-js", "--importFileExtension=.js", "--outDir=gen", "-I", ".")
+GRPC_JS = ("-I", ".", "--grpcLib=@grpc/grpc-js", "--importFileExtension=.js", "--outDir=gen")
 PROTOS = (
     "mdw/ingest/v1/bars.proto",
     "mdw/symbols/v1/symbols.proto",
