@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from deploy.local.aggregates import forget_adjusted, next_url
-from deploy.local.spelling import NOT_ENTITLED, NOT_IN_PLAN, TOO_MANY, UNKNOWN_KEY, failure, refusal
+from deploy.local.spelling import NOT_ENTITLED, NOT_IN_PLAN, TOO_EARLY, TOO_MANY, UNKNOWN_KEY, failure, refusal
 from deploy.local.wire import Answer
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ ANSWERS = {
     "500": "fails with status=500 (or 502, 503, 504); body=json|html|empty",
     "401": "refuses the key",
     "403": "refuses the span: the plan does not include it",
+    "early": "refuses the day as not over yet, as plans without real-time data get until midnight in New York",
     "200": "says NOT_AUTHORIZED under HTTP 200",
     "error": "says ERROR under HTTP 200",
     "timeout": "answers after seconds=N (default an hour)",
@@ -49,6 +50,7 @@ KINDS = {**ANSWERS, **LATER_PAGES, **PAGES}
 REFUSALS = {
     "401": (401, "ERROR", UNKNOWN_KEY, ""),
     "403": (403, "NOT_AUTHORIZED", "", NOT_IN_PLAN),
+    "early": (403, "NOT_AUTHORIZED", "", TOO_EARLY),
     "200": (200, "NOT_AUTHORIZED", "", NOT_ENTITLED),
     "error": (200, "ERROR", "An internal error occurred", ""),
 }

@@ -22,6 +22,7 @@ NO_KEY = "API Key was not provided"
 UNKNOWN_KEY = "Unknown API Key"
 NOT_ENTITLED = f"You are not entitled to this data. Please upgrade your plan at {PRICING}"
 NOT_IN_PLAN = f"Your plan doesn't include this data timeframe. Please upgrade your plan at {PRICING}"
+TOO_EARLY = f"Attempted to request today's data before end of day. Please upgrade your plan at {PRICING}"
 HTML = "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n</body>\r\n</html>\r\n"
 REASONS = {
     429: "Too Many Requests",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from services.ingest.batches import cut
 from services.ingest.calendar import EVERY_DAY, XNYS, day_of
-from services.ingest.inquiries import AskLaterError
 from services.ingest.market_days import CLASSES, target, to_batch
 from services.ingest.pages import PageError, decode_grouped
-from services.ingest.polygon_errors import OutsidePlanError, PassingError
+from services.ingest.polygon_errors import PassingError
 from services.ingest.store import learning, many, market_days, slices
 from services.ingest.tally import Tally
 from services.kit.log import get
@@ -27,10 +25,6 @@ if TYPE_CHECKING:
 
 log = get(__name__)
 
-YOUNG, WAIT = timedelta(days=2, hours=12), 900.0
-"""How long after it began a day may be refused because it is not over for the plan: those without real-time data get it
-hours after the close. Until then it is asked for again after so many seconds."""
-
 
 class DaysInquiry:
     """Brings slices of days on: one answer, written in parts under one claim."""
@@ -42,7 +36,8 @@ class DaysInquiry:
 
     async def advance(self, claim: Claim, ask: Ask) -> int | None:
         market, date = claim.asset_class, claim.first_date
-        claim, page = await _ask(claim, ask)
+        claim, body = await ask(target(market, day_of(date)))
+        page = _read(body)
         days = [date] * len(page.tickers)
         owners = await learning.resolve(self._db, page.tickers, days, CLASSES[market])
         asked = await market_days.asked_symbols(self._db, CLASSES[market], date)
@@ -70,18 +65,6 @@ class DaysInquiry:
             claim = written.claim
         log.info("day_written", slice=claim.slice_id, date=str(date), rows=len(page.tickers), unknown=unknown)
         return state
-
-
-async def _ask(claim: Claim, ask: Ask) -> tuple[Claim, Grouped]:
-    """Returns the answer, and the claim with the time of asking; raises AskLaterError where it may not be out yet."""
-    young = claim.fetch_time < datetime.combine(claim.first_date, time(), UTC) + YOUNG
-    try:
-        claim, body = await ask(target(claim.asset_class, day_of(claim.first_date)))
-    except OutsidePlanError as error:
-        if young and error.too_old:
-            raise AskLaterError(str(error), wait=WAIT) from error
-        raise
-    return claim, _read(body)
 
 
 def _read(body: bytes) -> Grouped:

@@ -14,6 +14,7 @@ from services.ingest.polygon import Question, next_start
 from services.ingest.polygon_errors import (
     GrantExpiredError,
     KeyRefusedError,
+    NotOutYetError,
     OutsidePlanError,
     PassingError,
     RefusedError,
@@ -136,7 +137,7 @@ class Fetcher:
         match error:
             case GrantExpiredError():
                 await slices.release(self._db, claim, reason=claim.reason, sent=False)
-            case AskLaterError():
+            case AskLaterError() | NotOutYetError():
                 await slices.release(self._db, claim, reason=str(error), wait=error.wait)
             case KeyRefusedError():
                 await self._pause(claim, str(error))

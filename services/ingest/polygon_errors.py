@@ -4,6 +4,7 @@ PolygonError
   PassingError       worth another try: overload, broken connections, cut or confused answers
   GrantExpiredError  not sent
   KeyRefusedError    nothing works until an operator puts the key right
+  NotOutYetError     the subscription gets it later
   OutsidePlanError   the subscription does not cover it
   RefusedError       wrong, and wrong again the next time
     MissingError     there is no such thing
@@ -53,6 +54,12 @@ class KeyRefusedError(PolygonError):
     """Polygon does not know the key."""
 
 
+class NotOutYetError(PolygonError):
+    """The day is over for its market, and not for the subscription: to be asked for again in so many seconds."""
+
+    wait = 900.0
+
+
 class OutsidePlanError(PolygonError):
     """The subscription does not cover what was asked; `too_old` when it is its age."""
 
@@ -77,6 +84,8 @@ def check_answer(code: int, phrase: str, headers: Mapping[str, str], head: Head)
     words = f"Polygon answered {code}: {said}" if said else f"Polygon answered {code}"
     if code == HTTPStatus.UNAUTHORIZED or (code == HTTPStatus.OK and "API Key" in said):
         raise KeyRefusedError(words, "check POLYGON_API_KEY, then resume the backfill")
+    if "before end of day" in said.lower():
+        raise NotOutYetError(words, "it is asked for again until the subscription gets it")
     if code == HTTPStatus.FORBIDDEN or head.status == "NOT_AUTHORIZED":
         too_old = "timeframe" in said.lower()
         reach = "reach this span" if too_old else "include this"

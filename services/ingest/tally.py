@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from services.ingest.polygon_errors import (
     GrantExpiredError,
     KeyRefusedError,
+    NotOutYetError,
     OutsidePlanError,
     PassingError,
     RefusedError,
@@ -32,12 +33,21 @@ _OUTCOMES = (
     "throttled",
     "failed",
     "refused",
+    "not_out",
     "outside_plan",
     "key_refused",
     "not_sent",
     "interrupted",
     "error",
 )
+
+_OUTCOME_OF = {
+    KeyRefusedError: "key_refused",
+    NotOutYetError: "not_out",
+    OutsidePlanError: "outside_plan",
+    RefusedError: "refused",
+    GrantExpiredError: "not_sent",
+}
 
 
 class Merged(Protocol):
@@ -148,15 +158,6 @@ class Tally:
 
 
 def _outcome(error: Exception) -> str:
-    match error:
-        case PassingError():
-            return "throttled" if error.throttled else "failed"
-        case KeyRefusedError():
-            return "key_refused"
-        case OutsidePlanError():
-            return "outside_plan"
-        case RefusedError():
-            return "refused"
-        case GrantExpiredError():
-            return "not_sent"
-    return "error"
+    if isinstance(error, PassingError):
+        return "throttled" if error.throttled else "failed"
+    return next((name for kind, name in _OUTCOME_OF.items() if isinstance(error, kind)), "error")

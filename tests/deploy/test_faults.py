@@ -41,6 +41,7 @@ def test_a_fault_strikes_its_ticker_as_often_as_it_says():
         ("500:status=503,body=empty", 503, ""),
         ("401", 401, '"error":"Unknown API Key"'),
         ("403", 403, '"message":"Your plan doesn\'t include this data timeframe.'),
+        ("early", 403, '"message":"Attempted to request today\'s data before end of day.'),
         ("200", 200, '"status":"NOT_AUTHORIZED"'),
         ("error", 200, '"status":"ERROR"'),
     ],

@@ -242,18 +242,14 @@ async def test_a_day_outside_the_plan_is_said_in_its_series(database):
 
 
 async def test_a_day_that_is_not_over_for_the_plan_waits_without_an_attempt(database):
-    """Yesterday's; one of some days ago lies outside the plan."""
     async with acting(database) as work:
-        refusal = b'{"status":"NOT_AUTHORIZED","message":"Your plan doesn\'t include this data timeframe."}'
+        refusal = b'{"status":"NOT_AUTHORIZED","message":"Attempted to request today\'s data before end of day."}'
         work.provider.respond = lambda _: Answer(403, refusal)
-        today = datetime.now(UTC).date()
-        slice_id = await day_slice(work, str(today - timedelta(days=1)))
+        slice_id = await day_slice(work, "2005-02-25")
         await work.worker.step()
         waits = await work.slice(slice_id)
-        assert (waits["state"], waits["attempts"], "timeframe" in waits["reason"]) == (PENDING, 0, True)
+        assert (waits["state"], waits["attempts"], "end of day" in waits["reason"]) == (PENDING, 0, True)
         assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
-        await work.desk.sql.execute("UPDATE ingest.slices SET held = true")
-        assert (await ask_day(work, str(today - timedelta(days=4))))["state"] == OUTSIDE_PLAN
 
 
 async def test_a_day_without_any_bar_leaves_all_in_doubt_and_fails_nobody(database):

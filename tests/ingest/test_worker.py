@@ -174,6 +174,20 @@ async def test_an_unknown_key_pauses_the_job_with_polygons_words(work):
     assert "POLYGON_API_KEY" in reason
 
 
+async def test_a_day_that_is_not_out_yet_waits_without_an_attempt_and_comes(work):
+    await work.backfill("AAPL", "2005-01-03", "2005-01-31")
+    async with replaying(faults=parse_faults("early:times=1")) as replay:
+        worker = await work.worker(replay.url)
+        await worker.step()
+        (waits,) = await work.slices()
+        assert (waits["state"], waits["attempts"], "before end of day" in waits["reason"]) == (PENDING, 0, True)
+        assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
+        await work.sql.execute("UPDATE ingest.slices SET next_try_time = NULL")
+        await work.drain(worker)
+    (done,) = await work.slices()
+    assert (done["state"], done["inserted"], done["reason"]) == (SUCCEEDED, 20, "")
+
+
 async def test_a_span_too_old_for_the_plan_is_cut_two_years_back(work):
     symbol = await work.backfill("AAPL", "2005-01-03", "2010-06-30")
     async with replaying(plan=Plan(years=2), today=lambda: date(2010, 7, 1)) as replay:
