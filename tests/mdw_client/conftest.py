@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mdw_client import AsyncClient, Client
+from mdw_client.cli.app import run
 from services.kit.keys import new_secret
+from tests.mdw_client.market import Market
 from tests.mdw_client.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -43,3 +47,42 @@ def client(warehouse: Warehouse) -> Iterator[Client]:
 async def aclient(warehouse: Warehouse) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(warehouse.target, key=KEY) as made:
         yield made
+
+
+@pytest.fixture
+def market(warehouse: Warehouse) -> Market:
+    made = Market()
+    warehouse.answers["StreamBars"] = made.stream
+    return made
+
+
+@dataclass
+class Ran:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def ran(warehouse: Warehouse, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MDW_TARGET", warehouse.target)
+    monkeypatch.setenv("MDW_KEY", KEY)
+
+    def run_line(*arguments: str) -> Ran:
+        status = run(list(arguments))
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return run_line
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes rich take the output for a terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")

@@ -44,13 +44,6 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "backoff", lambda _: 0.0)
 
 
-@pytest.fixture
-def market(warehouse: Warehouse) -> Market:
-    made = Market()
-    warehouse.answers["StreamBars"] = made.stream
-    return made
-
-
 def test_gives_the_columns_of_a_ticker(market: Market, client: Client) -> None:
     bars = client.bars("AAPL")
     columns = bars.columns()

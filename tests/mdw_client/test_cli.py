@@ -10,33 +10,28 @@ import stat
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import pyarrow.parquet as pq
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mdw.auth.v1 import auth_pb2
-from mdw.ingest.v1 import bars_pb2, ingest_pb2
+from mdw.ingest.v1 import ingest_pb2
 from mdw.symbols.v1 import symbols_pb2
 from mdw.type.v1 import type_pb2
 from mdw_client.cli import main
-from mdw_client.cli.app import mdw, run
+from mdw_client.cli.app import mdw
 from mdw_client.cli.base import Command
-from mdw_client.cli.status import HEALTH
 from services.kit import errors
 from tests.mdw_client.conftest import KEY
-from tests.mdw_client.market import Market
-from tests.mdw_client.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.mdw_client.market import Market
     from tests.mdw_client.warehouse import Warehouse
 
 THEN = Timestamp(seconds=1_577_923_200)
@@ -53,38 +48,6 @@ APPLE.tickers.add(ticker="AAPL", provider_ticker="AAPL", from_date="1980-12-12")
 HELD = symbols_pb2.SymbolStatistics(symbol_id=7, ticker="AAPL", asset_class=STOCK)
 HELD.series.add(timeframe=DAY, bars=1234, first_time=THEN, last_time=THEN, sessions_missing=2, validated_share=0.995)
 KEY_7 = auth_pb2.Key(key_id="k-7", display_name="reader", preview="mdw_12345678", scopes=["bars.read"], state="ACTIVE")
-
-
-@dataclass
-class Ran:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def ran(warehouse: Warehouse, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MDW_TARGET", warehouse.target)
-    monkeypatch.setenv("MDW_KEY", KEY)
-
-    def run_line(*arguments: str) -> Ran:
-        status = run(list(arguments))
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return run_line
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes rich take the output for a terminal."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setenv("FORCE_COLOR", "1")
 
 
 def commands(group: Any = mdw, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -364,140 +327,6 @@ def test_the_newest_backfill_is_meant_where_none_is_named(warehouse: Warehouse, 
     assert "b-1" in ran("backfill", "list", "--state", "running").out
 
 
-@pytest.fixture
-def market(warehouse: Warehouse) -> Market:
-    made = Market()
-    warehouse.answers["StreamBars"] = made.stream
-    return made
-
-
-def test_bars_go_to_a_file(market: Market, ran, tmp_path: Path) -> None:
-    found = ran("bars", "AAPL", "MSFT", "GONE", "1d", "--out", str(tmp_path / "x.parquet"))
-    assert (found.status, found.out) == (0, "")
-    assert found.err == "left out: GONE: symbol_not_found\n20 bars, as of 2023-11-14T22:13:20.123456Z\n"
-    assert len(pq.read_table(tmp_path / "x.parquet")) == 20
-    assert ran("bars", "AAPL", "--out", str(tmp_path / "x.csv")).status == 0
-    lines = (tmp_path / "x.csv").read_text().splitlines()
-    assert lines[0] == "ticker,date,open,high,low,close,volume,vwap,trade_count,flags"
-    assert lines[1] == "AAPL,2020-01-02,999.5,1001.0,999.0,1000.0,0.25,,,0"
-    assert lines[2] == "AAPL,2020-01-03,1000.5,1002.0,1000.0,1001.0,1.25,1001.0,1000,300"
-    assert market.requests[0].last == 0
-
-
-def test_bars_are_csv_where_the_output_is_piped(market: Market, ran) -> None:
-    market.step_ms = 60_000
-    found = ran("bars", "1", "1m", "--last", "5")
-    assert found.out.splitlines()[1].startswith("AAPL,2020-01-02T00:00:00Z,")
-    assert (list(market.requests[0].symbol_ids), market.requests[0].last) == ([1], 5)
-
-
-def test_bars_are_json_lines(market: Market, ran) -> None:
-    found = ran("bars", "AAPL", "--json")
-    assert found.objects[0] == {
-        "symbol_id": 1,
-        "ticker": "AAPL",
-        "date": "2020-01-02",
-        "open": 999.5,
-        "high": 1001.0,
-        "low": 999.0,
-        "close": 1000.0,
-        "volume": 0.25,
-        "flags": 0,
-    }
-    assert found.objects[1]["trade_count"] == 1000
-
-
-@pytest.mark.usefixtures("terminal")
-def test_bars_are_a_table_on_a_terminal(market: Market, ran) -> None:
-    found = ran("bars", "AAPL")
-    assert "1,001" in found.out
-    assert market.requests[0].last == 20
-
-
-@pytest.fixture
-def covered(warehouse: Warehouse) -> ingest_pb2.SeriesCoverage:
-    """Ten days of bars from 2020-01-02 on, weekends too, of which one is doubtful, and holes beside them."""
-    series = ingest_pb2.SeriesCoverage(
-        symbol_id=1, ticker="AAPL", timeframe=DAY, sessions_expected=11, sessions_present=10, sessions_missing=1
-    )
-    series.doubtful.add(first_date="2020-01-06", last_date="2020-01-06", sessions=1, reason="SUSPECT", asks=2)
-    series.holes.add(first_date="2020-01-13", last_date="2020-01-14", sessions=2, reason="FAILED", detail="HTTP 500")
-    series.holes.add(first_date="2019-12-30", last_date="2020-01-01", sessions=2, reason="BEFORE_LISTING")
-    warehouse.answers |= {
-        "GetCoverage": lambda _: ingest_pb2.GetCoverageResponse(series=[series]),
-        "StreamBars": Market().stream,
-    }
-    return series
-
-
-def test_coverage_is_a_calendar_with_reasons(covered, ran) -> None:
-    found = ran("coverage", "AAPL", "--start", "2019-12-01")
-    assert found.status == 0
-    lines = [line.rstrip() for line in found.out.splitlines()]
-    assert lines[0] == "AAPL 1d: 10 of 11 sessions, 1 missing"
-    assert lines[1:4] == ["2019-12", "2020-01   ████▓█████ xx", "█ present  ▓ doubtful  x failed"]
-    assert "HTTP 500" in found.out
-    assert "asked 2 times" in found.out
-    assert ran("coverage", "AAPL", "--json").objects[0]["sessions_present"] == "10"
-
-
-def test_minutes_count_for_the_session_of_new_york(covered, warehouse: Warehouse, ran) -> None:
-    """2020-01-02T00:00Z lies in the evening of the first of January there."""
-    covered.timeframe = type_pb2.TIMEFRAME_1M
-    covered.more_holes = True
-    del covered.doubtful[:]
-    warehouse.answers["StreamBars"] = Market(step_ms=60_000).stream
-    found = ran("coverage", "1", "--timeframe", "1h", "--start", "2020-01-01", "--class", "stock")
-    assert found.out.splitlines()[1].rstrip() == "2020-01  █           xx"
-    assert "name a shorter span" in found.out
-
-
-def test_coverage_without_bars_has_its_reasons_alone(covered, warehouse: Warehouse, ran) -> None:
-    del covered.holes[1:], covered.doubtful[:]
-    warehouse.answers["StreamBars"] = Market(bars=0).stream
-    lines = [line.rstrip() for line in ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()]
-    assert lines[1] == "2020-01              xx"
-    covered.holes[0].reason = ingest_pb2.Hole.BEFORE_LISTING
-    assert "2020-01 " not in ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1]
-
-
-def test_coverage_rests_at_weekends_where_the_market_does(covered, warehouse: Warehouse, ran) -> None:
-    """From Friday to Tuesday there are three sessions of stocks, and five of coins."""
-    del covered.holes[1:], covered.doubtful[:]
-    warehouse.answers["StreamBars"] = Market(bars=0).stream
-    hole = covered.holes[0]
-    hole.first_date, hole.last_date, hole.sessions = "2020-01-10", "2020-01-14", 3
-    assert ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1].rstrip() == "2020-01           x  xx"
-    hole.sessions = 5
-    assert ran("coverage", "AAPL", "--start", "2020-01-01").out.splitlines()[1].rstrip() == "2020-01           xxxxx"
-
-
-def test_coverage_of_bars_that_ended_long_ago_is_of_their_last_year(covered, warehouse: Warehouse, ran) -> None:
-    last = bars_pb2.LatestBar(symbol_id=1, bar=bars_pb2.Bar(session_date="2020-01-11"))
-    warehouse.answers["GetLatestBars"] = bars_pb2.GetLatestBarsResponse(bars=[last])
-    found = ran("coverage", "AAPL")
-    asked = warehouse.requests("GetCoverage")[0]
-    assert asked.start_time.ToJsonString() == "2019-01-11T00:00:00Z"
-    assert asked.end_time.ToJsonString() == "2020-01-12T00:00:00Z"
-    assert "nothing is held from 2020-01-12 on: mdw coverage AAPL --start 2020-01-12" in found.out
-    last.bar.session_date = datetime.now(UTC).date().isoformat()
-    warehouse.answers["GetLatestBars"] = bars_pb2.GetLatestBarsResponse(bars=[last])
-    assert "nothing is held" not in ran("coverage", "AAPL").out
-    assert not warehouse.requests("GetCoverage")[1].HasField("end_time")
-
-
-def test_a_folder_is_kept_equal_to_the_bars(warehouse: Warehouse, ran, tmp_path: Path) -> None:
-    versions = Versions()
-    versions.change(1, {1: 10.0})
-    warehouse.answers["StreamBars"] = versions.stream
-    found = ran("sync", str(tmp_path), "--all-active")
-    assert (found.status, found.err) == (0, "")
-    assert found.out == f"{tmp_path}/1d: 1 symbols, 1 files written, as of 1970-01-01T00:00:01Z\n"
-    assert ran("sync", str(tmp_path), "1", "--json").objects[0]["files_written"] == 0
-    assert list(versions.requests[1].symbol_ids) == [1]
-    assert ran("sync", str(tmp_path), "--adjustment", "split").status == 2
-
-
 def test_refused_bars_and_audited_calls_are_listed(warehouse: Warehouse, ran) -> None:
     raw = ingest_pb2.RejectedBar(
         provider_ticker="AAPL", timeframe=DAY, reason="HIGH_LOW", raw='{"h":[1]}', start_time=THEN
@@ -523,77 +352,6 @@ def test_an_edited_audit_log_is_a_failure(warehouse: Warehouse, ran, findings, s
     assert found.status == status
     assert f"10 rows in 2 batches, {len(findings)} findings" in found.out
     assert ran("audit", "verify", "--json").status == status
-
-
-def _serve_health(warehouse: Warehouse, answer: bytes) -> None:
-    def check(_: bytes, context: grpc.ServicerContext) -> bytes:
-        context.send_initial_metadata((("x-mdw-version", "9.9"),))
-        return answer
-
-    handler = grpc.unary_unary_rpc_method_handler(check)
-    service, _, method = HEALTH.strip("/").partition("/")
-    warehouse._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
-
-
-def test_status_says_what_is_stored_and_under_way(warehouse: Warehouse, ran) -> None:
-    _serve_health(warehouse, b"\x08\x01")
-    figures = symbols_pb2.GetRegistryStatisticsResponse()
-    figures.asset_classes.add(asset_class=STOCK, symbols=10, active=9)
-    figures.timeframes.add(timeframe=DAY, series=10, bars=44_000, validated_share=0.98)
-    figures.stalest.add(ticker="TSLA", timeframe=DAY, sessions_behind=3)
-    warehouse.answers |= {
-        "GetRegistryStatistics": figures,
-        "ListBackfills": ingest_pb2.ListBackfillsResponse(backfills=[JOB]),
-    }
-    found = ran("status")
-    assert found.status == 0
-    assert [text in found.out for text in ("SERVING 9.9", "44,000", "98.0%", "TSLA", "b-1")] == [True] * 5
-    objects = ran("status", "--json").objects
-    assert objects[0] == {"service": "auth", "target": warehouse.target, "state": "SERVING", "version": "9.9"}
-    warehouse.answers = {
-        "GetRegistryStatistics": errors.PermissionDenied("SCOPE_MISSING", "the key lacks symbols.read")
-    }
-    found = ran("status")
-    assert "lacks symbols.read" in found.out
-    assert "no backfill is under way" in found.out
-
-
-def test_status_says_how_ingest_is_doing(warehouse: Warehouse, ran) -> None:
-    _serve_health(warehouse, b"\x08\x01")
-    found = ingest_pb2.GetIngestStatusResponse()
-    found.queue.slices_pending, found.queue.slices_running, found.queue.slices_lost = 1_200, 2, 1
-    found.limiter.requests_per_minute, found.limiter.granted_last_minute = 5, 4
-    found.series.add(asset_class=STOCK, timeframe=DAY, series=77, current=70, sessions_missing=1_234)
-    found.database.schema_version, found.database.size_bytes, found.database.standbys = 12, 3_400_000_000, 2
-    schedule = ingest_pb2.GetScheduleResponse()
-    calendar = schedule.schedule.calendars.add(asset_classes=[STOCK], next_session_date="2024-05-02")
-    calendar.last_run.session_date, calendar.last_run.result = "2024-05-01", "77 slices"
-    warehouse.answers |= {"GetIngestStatus": found, "GetSchedule": schedule}
-    out = ran("status").out
-    for text in (
-        "1,200 due, 0 to be tried again, 0 held, 2 running (1 of them lost)",
-        "4 of 5 requests in the last minute",
-        "schema 12, 3.4 GB",
-        "2, no commit waits for one: a failover could undo",
-        "stock: last 2024-05-01 77 slices, next 2024-05-02 at",
-        "1,234",
-    ):
-        assert text in out
-    found.database.synchronous, found.limiter.requests_per_minute = True, 0
-    schedule.schedule.paused, schedule.schedule.note = True, "moving house"
-    out = ran("status").out
-    for text in ("2, each commit waits for one", "4 requests, no limit, in the last minute", "paused moving house"):
-        assert text in out
-    assert ran("status", "--json").status == 0
-
-
-def test_status_is_try_again_where_a_service_is_not_well(warehouse: Warehouse, ran) -> None:
-    _serve_health(warehouse, b"\x08\x02")
-    found = ran("status")
-    assert found.status == 75
-    assert "NOT_SERVING" in found.out
-    warehouse.stop()
-    assert "AWAY" in ran("status").out
 
 
 @pytest.mark.parametrize(
