@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ from services.ingest.calendar import EVERY_DAY, XNYS, date_of, day_of
 from services.ingest.inquiries import AskLaterError
 from services.ingest.polygon import Question, next_start
 from services.ingest.polygon_errors import (
+    NOT_OUT,
     GrantExpiredError,
     KeyRefusedError,
     NotOutYetError,
@@ -137,7 +138,10 @@ class Fetcher:
         match error:
             case GrantExpiredError():
                 await slices.release(self._db, claim, reason=claim.reason, sent=False)
-            case AskLaterError() | NotOutYetError():
+            case NotOutYetError():
+                wait = 0 if self._shorter(claim, str(error)) and not self._shorter(claim, claim.reason) else error.wait
+                await slices.release(self._db, claim, reason=str(error), wait=wait)
+            case AskLaterError():
                 await slices.release(self._db, claim, reason=str(error), wait=error.wait)
             case KeyRefusedError():
                 await self._pause(claim, str(error))
@@ -158,8 +162,9 @@ class Fetcher:
 
     async def _advance(self, claim: Claim, grant: Grant) -> None:
         span = self._span(claim)
-        claim, page = await self._fetch(claim, span, grant)
-        part = read_page(claim, span, page)
+        asked = self._shorter(claim, claim.reason) or span
+        claim, page = await self._fetch(claim, asked, grant)
+        part = replace(read_page(claim, asked, page), span=span)
         with self._tally.writing():
             written = await parts.write(self._db, part)
         self.troubles = 0
@@ -210,6 +215,12 @@ class Fetcher:
         if grant is None or noted is None:
             raise AskLaterError("waits for another request to be granted", wait=await self._limiter.wait())
         return noted, grant
+
+    def _shorter(self, claim: Claim, reason: str) -> SliceSpan | None:
+        """Returns what to ask for where the last session was not out: what lies before it, if anything does."""
+        if NOT_OUT not in reason or claim.kind in self._inquiries:
+            return None
+        return self._span(claim).without_last_session()
 
     def _span(self, claim: Claim) -> SliceSpan:
         calendar = self._calendars[EVERY_DAY if claim.asset_class == CRYPTO else XNYS]

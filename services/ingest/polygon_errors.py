@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from services.ingest.pages import Head
 
+NOT_OUT = "before end of day"
+"""What Polygon says of a session that the subscription gets later."""
+
 _SUCCESS = frozenset({"OK", "DELAYED"})
 # Timeouts and overload: the same request may be answered a moment later.
 _PASSING = frozenset({408, 425, 499})
@@ -84,7 +87,7 @@ def check_answer(code: int, phrase: str, headers: Mapping[str, str], head: Head)
     words = f"Polygon answered {code}: {said}" if said else f"Polygon answered {code}"
     if code == HTTPStatus.UNAUTHORIZED or (code == HTTPStatus.OK and "API Key" in said):
         raise KeyRefusedError(words, "check POLYGON_API_KEY, then resume the backfill")
-    if "before end of day" in said.lower():
+    if NOT_OUT in said:
         raise NotOutYetError(words, "it is asked for again until the subscription gets it")
     if code == HTTPStatus.FORBIDDEN or head.status == "NOT_AUTHORIZED":
         too_old = "timeframe" in said.lower()

@@ -89,6 +89,12 @@ class SliceSpan:
             return first, max(first, self.day(until_ms))
         return first, self.session_from(self.day(until_ms - 1) + 1)
 
+    def without_last_session(self) -> SliceSpan | None:
+        """Returns what lies before the last session; None if nothing does."""
+        at = int(np.searchsorted(self.sessions.days, self.day(self.end_ms - 1), "right")) - 1
+        end = self.start_of(int(self.sessions.days[at])) if at >= 0 else self.start_ms
+        return replace(self, end_ms=end) if end > self.start_ms else None
+
     def session_from(self, day: int) -> int:
         """Returns the first day with a session from this one on; beyond the calendar every day counts."""
         at = int(np.searchsorted(self.sessions.days, day))

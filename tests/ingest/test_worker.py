@@ -174,14 +174,22 @@ async def test_an_unknown_key_pauses_the_job_with_polygons_words(work):
     assert "POLYGON_API_KEY" in reason
 
 
-async def test_a_day_that_is_not_out_yet_waits_without_an_attempt_and_comes(work):
+async def test_a_session_that_is_not_out_yet_waits_without_an_attempt_and_what_lies_before_comes(work):
     await work.backfill("AAPL", "2005-01-03", "2005-01-31")
-    async with replaying(faults=parse_faults("early:times=1")) as replay:
+    async with replaying(faults=parse_faults("early:times=1 early:after=2,times=1")) as replay:
         worker = await work.worker(replay.url)
+        await worker.step()
+        (refused,) = await work.slices()
+        assert (refused["state"], refused["attempts"], refused["next_try_time"]) == (PENDING, 0, None)
+        await worker.step()
+        assert replay.served[-1].target.split("?")[0].endswith("/2005-01-03/2005-01-30")
+        (before,) = await work.slices()
+        assert (before["state"], before["inserted"], before["reason"]) == (PENDING, 19, "")
         await worker.step()
         (waits,) = await work.slices()
         assert (waits["state"], waits["attempts"], "before end of day" in waits["reason"]) == (PENDING, 0, True)
         assert waits["next_try_time"] > waits["fetch_time"] + timedelta(minutes=10)
+        assert ranges((await work.series(waits["symbol_id"]))["asked"]) == [(date(2005, 1, 3), date(2005, 1, 31))]
         await work.sql.execute("UPDATE ingest.slices SET next_try_time = NULL")
         await work.drain(worker)
     (done,) = await work.slices()
