@@ -201,7 +201,9 @@ BEGIN
   v_alone := array(
     SELECT u.symbol_id
     FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
-    JOIN ingest.series r ON r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe
+    CROSS JOIN LATERAL (
+      SELECT * FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe LIMIT 1
+    ) r  -- with LIMIT each is looked up by its key; else the planner may meet every series with all others
     WHERE u.first_date < u.end_date
       AND (EXISTS (
              SELECT FROM ingest.suspects s
@@ -228,7 +230,9 @@ BEGIN
              c.session_date >= v_now::date - 14
                AND coalesce((r.last_ts AT TIME ZONE v_zone)::date, l.first_date) >= v_now::date - 14 AS fresh
       FROM unnest(p_empty_symbols, p_empty_first, p_empty_last) AS e (symbol_id, first_date, last_date)
-      JOIN ingest.series r ON r.symbol_id = e.symbol_id AND r.timeframe = p_timeframe
+      CROSS JOIN LATERAL (
+        SELECT * FROM ingest.series r WHERE r.symbol_id = e.symbol_id AND r.timeframe = p_timeframe LIMIT 1
+      ) r
       CROSS JOIN LATERAL (
         SELECT coalesce((r.first_ts AT TIME ZONE v_zone)::date, max(t.list_date), '-infinity') AS first_date,
                coalesce(max(t.delist_date), 'infinity') AS last_date
@@ -306,7 +310,9 @@ BEGIN
       first_ts = least(r.first_ts, u.first_ts), last_ts = greatest(r.last_ts, u.last_ts),
       last_write_id = CASE WHEN u.changed THEN p_write_id ELSE r.last_write_id END,
       answer_time = greatest(r.answer_time, p_fetch_time), tail = coalesce(u.tail, r.tail),
-      asked = r.asked + u.answered, failed = r.failed - u.answered, outside_plan = r.outside_plan - u.answered,
+      asked = r.asked + u.answered,
+      failed = CASE WHEN isempty(r.failed) THEN r.failed ELSE r.failed - u.answered END,
+      outside_plan = CASE WHEN isempty(r.outside_plan) THEN r.outside_plan ELSE r.outside_plan - u.answered END,
       watermark = (
         SELECT CASE WHEN f.until > v_near[1] AND f.until <= v_near[cardinality(v_near)]
                     THEN v_near[width_bucket(f.until - 1, v_near)]
@@ -314,7 +320,7 @@ BEGIN
                           WHERE c.calendar = p_calendar AND c.session_date < f.until) END
         FROM (SELECT CASE WHEN datemultirange(range_merge(m.asked)) = m.asked THEN upper(m.asked)
                           ELSE (SELECT upper(run) FROM unnest(m.asked) AS run ORDER BY run LIMIT 1) END AS until
-              FROM (SELECT r.asked + u.answered AS asked) m) f),
+              FROM (SELECT r.asked + u.answered AS asked OFFSET 0) m) f),
       last_success_time = clock_timestamp(), last_error = ''
   FROM (
     SELECT a.symbol_id, a.inserted, a.validated, a.new_rejects, a.sessions, a.changed, a.first_ts, a.last_ts, a.tail,
@@ -324,6 +330,7 @@ BEGIN
                 ingest.filled(p_first_ts, v_count), ingest.filled(p_last_ts, v_count), ingest.filled(p_tails, v_count),
                 p_first_dates, p_end_dates)
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
+    OFFSET 0  -- or answered would be made anew wherever it is used
   ) u
   WHERE r.symbol_id = u.symbol_id AND r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe;
   PERFORM ingest.note_many_suspects(p_symbol_ids, p_timeframe, p_calendar, p_first_dates, p_end_dates, p_empty_symbols, p_empty_first,
