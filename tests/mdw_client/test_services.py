@@ -17,7 +17,8 @@ from services.ingest.settings import IngestSettings
 from services.kit.keys import new_secret
 from services.symbols.__main__ import build as build_symbols
 from services.symbols.settings import SymbolsSettings
-from tests.ingest.history import History, days
+from tests.ingest.history import MINUTE, History, days
+from tests.proxy import Proxy
 from tests.support import auth_serving, environment, make_key, serving
 
 if TYPE_CHECKING:
@@ -80,6 +81,27 @@ async def test_bars_come_back_the_same_as_of_then(admin: AsyncClient, database) 
     assert (after.receipt.bars, list(after.receipt.symbol_ids)) == (3, [apple])
     assert [bar.close async for bar in admin.bars.list("AAPL", order="time_desc")] == [13, 12, 10]
     assert (await admin.bars.latest(["AAPL"])).bars[0].bar.close == 13
+
+
+async def test_a_long_read_whose_connection_is_cut_after_each_message_is_whole(
+    admin: AsyncClient, services, database
+) -> None:
+    history = History(database.ingest_url, database.admin_url)
+    async with history.begin(await history.symbol("AAPL"), MINUTE) as write:
+        await write.fill(35_000)
+        await write.finish()
+    whole = await admin.bars("AAPL", "1m")
+    proxy = Proxy("127.0.0.1", int(services["ingest"].rpartition(":")[2]))
+    proxied = {**services, "ingest": f"127.0.0.1:{await proxy.start()}"}
+    starts: list[int] = []
+    async with AsyncClient(targets=proxied, key=admin.settings.key) as client:
+        chunks = client.bars.chunks("AAPL", "1m")
+        async for chunk in chunks:
+            starts += chunk.columns["start_time"].astype(int).tolist()
+            proxy.cut()
+    await proxy.stop()
+    assert starts == whole.columns()["start_time"].astype(int).tolist()
+    assert (len(starts), chunks.receipt) == (35_000, whole.receipt)
 
 
 async def test_a_mirror_is_what_a_full_read_gives(admin: AsyncClient, database, tmp_path: Path) -> None:
