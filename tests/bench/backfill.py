@@ -135,7 +135,7 @@ def start_provider(folder: Path, market: Market) -> tuple[Child, str]:
     command = [sys.executable, "-m", "deploy.local.replay", "--load", f"{market.tickers}:{FIRST}:{market.last}"]
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"}
     child = Child("provider", command, log=log, environ=environ, folder=ROOT)
-    for _ in range(600):
+    for _ in range(6_000):
         lines = [line for line in log.read_text().splitlines() if line.startswith(READY)]
         if lines:
             return child, lines[0].removeprefix(READY)

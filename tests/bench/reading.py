@@ -51,6 +51,7 @@ SELECT ts, open, high, low, close, vwap, volume, trade_count, flags
 FROM ingest.bars
 WHERE symbol_id = $1 AND timeframe = 1
 ORDER BY ts
+LIMIT $2
 """
 
 
@@ -75,11 +76,11 @@ class Reading:
         assert await process.wait() == 0
         return self.bars / (time.perf_counter() - start)
 
-    async def rival(self) -> float:
-        """Returns bars a second of asyncpg, a row an object."""
+    async def rival(self, most: int = 1_000_000) -> float:
+        """Returns bars a second of asyncpg, a row an object: ten million would take gigabytes."""
         conn = await asyncpg.connect(self._server.ingest_url)
         start = time.perf_counter()
-        rows = await conn.fetch(FETCH, self.symbol_id)
+        rows = await conn.fetch(FETCH, self.symbol_id, most)
         seconds = time.perf_counter() - start
         await conn.close()
         return len(rows) / seconds
@@ -184,7 +185,7 @@ async def rows(
 async def _measure(
     reading: Reading, before: datetime, rounds: int, service: Served, suffix: str = ""
 ) -> list[dict[str, object]]:
-    """Measures one series, newest and as of an old instant, and the memory of both sides after that."""
+    """Measures one series: newest, as of an old instant, the memory of both sides then, and other ways to read."""
     found: dict[str, list[float]] = {}
     for pid in (service.pid, os.getpid()):
         forget_peak(pid)
@@ -201,20 +202,20 @@ async def _measure(
     beside = {"first_bar_ms": round(middle["first_bar_ms"], 1)}
     # Before the rival, which holds all rows as objects.
     beside |= {"service_mb": service.peak_mb(), "client_mb": peak_mb(os.getpid())}
-    rival = None if suffix else await reading.rival()
+    pages, messages, rival = await reading.pages(), await reading.per_bar(), await reading.rival()
     return [
         _row("stream" + suffix, middle["stream"], middle["limit"], rival, middle["stream_ratio"]) | beside,
         _row("as_of" + suffix, middle["as_of"], middle["stream"], None, middle["as_of_ratio"]),
+        _row("list_bars" + suffix, pages, middle["limit"]),
+        _row("per_bar_messages" + suffix, messages, middle["limit"]),
     ]
 
 
 async def _beside(
     reading: Reading, few: list[int], rounds: int, service: Served, limit: float
 ) -> list[dict[str, object]]:
-    """Measures the other ways to read, and many readers."""
+    """Measures reads of many symbols, and many readers."""
     found = [
-        _row("list_bars", await reading.pages(), limit),
-        _row("per_bar_messages", await reading.per_bar(), limit),
         _row("stream_symbols", statistics.median([await reading.many(few) for _ in range(rounds)]), None),
         _row("latest_1000", statistics.median([await reading.latest(few) for _ in range(rounds)]), None),
     ]
