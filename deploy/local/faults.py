@@ -55,6 +55,7 @@ REFUSALS = {
     "error": (200, "ERROR", "An internal error occurred", ""),
 }
 NUMBERS = ("times", "every", "after")
+DAY_MS = 86_400_000
 
 
 @dataclass
@@ -148,6 +149,20 @@ def spoil(kind: str, page: Page, query: AggregateQuery) -> None:
             page.bars = [_set(page.bars[0], "t", str(before)), *page.bars]
         case _ if page.bars:
             page.bars = SPOILED_BARS[kind](list(page.bars))
+
+
+def spoil_day(kind: str, rows: list[bytes], *, adjusted: bool) -> tuple[list[bytes], bool]:
+    """Applies one fault of PAGES to a day of the whole market, where it means anything; returns rows and `adjusted`."""
+    match kind:
+        case "empty" | "null":
+            return [], adjusted
+        case "other_basis":
+            return rows, not adjusted
+        case "outside" if rows:
+            return [_set(rows[0], "t", str(int(_value(rows[0], "t")) - DAY_MS)), *rows], adjusted
+        case _ if rows and kind in SPOILED_BARS:
+            return SPOILED_BARS[kind](rows), adjusted
+    return rows, adjusted
 
 
 def _value(bar: bytes, name: str) -> float:

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING
 from deploy.local import reference, spelling, summaries
 from deploy.local.actions import actions
 from deploy.local.aggregates import TO_BEFORE_FROM, AggregateQuery, BadRequestError, answer, parse
-from deploy.local.faults import ANSWERS, KINDS, LATER_PAGES, PAGES, Fault, cut, instead, parse_faults, spoil, strike
+from deploy.local.faults import (
+    ANSWERS,
+    KINDS,
+    LATER_PAGES,
+    PAGES,
+    Fault,
+    cut,
+    instead,
+    parse_faults,
+    spoil,
+    spoil_day,
+    strike,
+)
 from deploy.local.market import RecordedMarket
 from deploy.local.windows import session_of
 from deploy.local.wire import Answer, Request, serve
@@ -176,7 +188,10 @@ class Replay:
 
     def _grouped(self, locale: str, day: str, request: Request) -> Answer:
         rows = reference.grouped(self.market, locale, day, request.params)
-        return spelling.grouped(rows, adjusted=request.params.get("adjusted", "true") == "true")
+        adjusted = request.params.get("adjusted", "true") == "true"
+        for fault in strike(self.faults, PAGES, ""):
+            rows, adjusted = spoil_day(fault.kind, rows, adjusted=adjusted)
+        return spelling.grouped(rows, adjusted=adjusted)
 
     def _reference(self, request: Request) -> Answer:
         market, params, today = self.market, request.params, self._today()

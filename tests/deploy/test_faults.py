@@ -173,3 +173,20 @@ async def test_faults_leave_an_empty_answer_as_it_is(replay, http):
 
 def test_every_fault_says_what_it_does():
     assert all(KINDS.values())
+
+
+DAY = "/v2/aggs/grouped/locale/us/market/stocks/2005-02-25?adjusted=false"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "adjusted"),
+    [("empty", 0, False), ("null", 0, False), ("duplicate", 5, False), ("outside", 5, False), ("unsorted", 4, False),
+     ("broken", 4, False), ("late", 4, False), ("other_basis", 4, True), ("loop", 4, False)],
+)  # fmt: skip
+async def test_a_day_of_the_market_is_spoiled_once_and_then_given(replay, http, kind, rows, adjusted):
+    whole = (await http.get(DAY)).json()
+    replay.faults = parse_faults(f"{kind}:times=1")
+    spoiled = (await http.get(DAY)).json()
+    assert (len(spoiled.get("results", [])), spoiled["adjusted"]) == (rows, adjusted)
+    assert (spoiled.get("results"), spoiled["adjusted"]) != (whole["results"], False) or kind == "loop"
+    assert (await http.get(DAY)).json()["results"] == whole["results"]
