@@ -329,6 +329,16 @@ def test_a_commit_waits_for_a_standby_and_without_one_writing_stops() -> None:
     assert logins == {f"mdw_{name}_login": [f"mdw_{name}"] for name in SERVED}
 
 
+def test_autoscalers_alone_say_how_many_pods_there_are_in_production() -> None:
+    production = manifests.parsed(manifests.render("production"))
+    least = {
+        one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
+        for one in _of_kind(production, "HorizontalPodAutoscaler")
+    }
+    assert least == {"auth": 3, "symbols": 3, "ingest": 3, "worker": 2}
+    assert not [one for one in _of_kind(production, "Deployment") if "replicas" in one["spec"]]
+
+
 def test_backups_are_taken_of_a_standby_that_is_stopped() -> None:
     rendered = manifests.parsed(manifests.render_with("backups"))
     (scheduled,), (cluster,) = _of_kind(rendered, "ScheduledBackup"), _of_kind(rendered, "Cluster")
