@@ -15,7 +15,7 @@ from services.ingest.market_days import by_day_where_fewer, target, to_batch
 from services.ingest.pages import PageError, decode_grouped
 from services.ingest.planner import MarketDay, Plan, Slice
 from services.ingest.timeframes import DAY_MS
-from tests.ingest.acting import acting
+from tests.ingest.acting import acting, acting_provider
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, STOCK, at
 from tests.ingest.test_worker_metrics import exported
 from tests.ingest.working import FAILED, OUTSIDE_PLAN, PENDING, SUCCEEDED, Ask, Desk, replaying
@@ -154,6 +154,34 @@ async def test_days_of_the_market_end_in_the_same_tables_as_ranges(ingest, runni
     assert by_day == by_range
     assert {row["symbol_id"] for row in doubted} == {ids["NIX"], ids["SPY"]}
     assert doubted == await ingest.sql.fetch(IN_DOUBT)
+
+
+async def test_coverage_says_that_a_day_failed_until_a_retry_has_brought_it(ingest, running):
+    for ticker in "ABCDE":
+        await ingest.symbol(ticker)
+    told = dict.fromkeys(("2005-02-24", "2005-02-25", "2005-02-28"), "ABCDE")
+    nothing = Answer(404, b'{"status":"NOT_FOUND","message":"Data not found."}')
+    lost = ["2005-02-25"]
+    span = {"start_time": at("2005-02-24"), "end_time": at("2005-03-01")}
+
+    async def holes():
+        answer = await ingest.call("GetCoverage", tickers=["A"], timeframe=DAY, **span)
+        return [(hole.first_date, ingest_pb2.Hole.Reason.Name(hole.reason)) for hole in answer.series[0].holes]
+
+    async with acting_provider() as provider:
+        provider.respond = lambda request: nothing if request.path[-1] in lost else market_of(told, request.path[-1])
+        worker = await running.worker(provider.url)
+        started = (await ingest.start(tickers=list("ABCDE"), **span)).backfill
+        await running.drain(worker)
+        job = await ingest.get(started.backfill_id)
+        assert (job.state, job.progress.slices_failed, "Data not found" in job.error) == (State.FAILED, 1, True)
+        assert await holes() == [("2005-02-25", "FAILED")]
+        lost.clear()
+        assert (await ingest.call("RetryBackfill", backfill_id=started.backfill_id)).slices == 1
+        assert await holes() == [("2005-02-25", "IN_PROGRESS")]
+        await running.drain(worker)
+    assert (await ingest.get(started.backfill_id)).state == State.SUCCEEDED
+    assert await holes() == []
 
 
 async def test_a_day_asked_for_again_corrects_and_marks_what_is_gone(database):
