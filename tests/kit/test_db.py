@@ -120,6 +120,10 @@ async def test_a_read_only_primary_costs_the_pool_its_connections(database, db):
         (asyncpg.ReadOnlySQLTransactionError("x"), Unavailable),
         (asyncpg.TooManyConnectionsError("x"), Unavailable),
         (asyncpg.InternalClientError("x"), Unavailable),
+        (asyncpg.InternalServerError("failure on connection marked as essential: node-1:5432"), Unavailable),
+        (asyncpg.InternalServerError("SSL SYSCALL error: EOF detected"), Unavailable),
+        (asyncpg.PostgresIOError("failed to COPY to shard 102008 on node-1:5432"), Unavailable),
+        (asyncpg.InternalServerError("cache lookup failed for type 1"), asyncpg.InternalServerError),
         (asyncpg.InterfaceError("connection is closed"), Unavailable),
         (ConnectionResetError(), Unavailable),
         (TimeoutError(), Unavailable),
@@ -134,6 +138,7 @@ def test_errors_become_what_a_caller_can_act_on(error, kind):
 
 def test_a_refused_statement_leaves_its_connection_good():
     assert not is_lost(asyncpg.UniqueViolationError("x"))
+    assert not is_lost(asyncpg.ConnectionFailureError("connection to the remote node mdw@node-1:5432 failed"))
     assert is_lost(asyncpg.AdminShutdownError("x"))
 
 
