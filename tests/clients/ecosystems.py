@@ -20,7 +20,7 @@ from tests.clients import building
 from tests.clients.stack import Stack, stack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 SYMBOLS, BARS = "mdw.symbols.v1.SymbolService", "mdw.ingest.v1.BarService"
@@ -73,40 +73,32 @@ async def test_the_programs_of_the_guide_read_the_same_bars(running: Stack, modu
 async def test_grpcurl(running: Stack, tmp_path: Path, schema: tuple[str, ...]) -> None:
     build.descriptors(tmp_path)
 
-    async def call(service: str, method: str, asked: str, *words: str, code: int = 0) -> str:
-        target = running.targets[service.split(".")[1]]
-        command = ("grpcurl", "-plaintext", *schema, *words, "-d", asked, target, f"{service}/{method}")
-        return await running.run(*command, code=code)
+    async def call(method: str, asked: str, key: tuple[str, ...], status: int = 0) -> str:
+        command = ("grpcurl", "-plaintext", *schema, *key, "-d", asked, running.server(method), method)
+        return await running.run(*command, code=64 + status if status else 0)
 
-    key = ("-H", f"x-api-key: {running.key}")
-    refused = await call(SYMBOLS, "GetSymbol", '{"ticker": "NOPE"}', *key, code=64 + 5)
-    keyless = await call(SYMBOLS, "ListSymbols", "{}", code=64 + 16)
-    found = {
-        **_answers(await call(SYMBOLS, "ListSymbols", "{}", *key), await call(BARS, "StreamBars", ASKED, *key)),
-        "refused": _said(refused),
-        "keyless": _said(keyless),
-    }
-    assert found == await running.expected()
+    assert await _all(call, running, _said) == await running.expected()
 
 
 @pytest.mark.parametrize("schema", [(), ("--schema", "mdw.binpb")], ids=["reflection", "descriptor set"])
 async def test_buf_curl(running: Stack, tmp_path: Path, schema: tuple[str, ...]) -> None:
     build.descriptors(tmp_path)
 
-    async def call(service: str, method: str, asked: str, *words: str, code: int = 0) -> str:
-        url = f"http://{running.targets[service.split('.')[1]]}/{service}/{method}"
-        options = ("--protocol", "grpc", "--http2-prior-knowledge", *schema, *words)
-        return await running.run("buf", "curl", *options, "-d", asked, url, code=code)
+    async def call(method: str, asked: str, key: tuple[str, ...], status: int = 0) -> str:
+        options = ("--protocol", "grpc", "--http2-prior-knowledge", *schema, *key, "-d", asked)
+        return await running.run("buf", "curl", *options, f"http://{running.server(method)}/{method}", code=status * 8)
 
+    assert await _all(call, running, _packed) == await running.expected()
+
+
+async def _all(call: Any, running: Stack, error: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Makes the four calls by a command, and returns what the other programs print."""
     key = ("-H", f"x-api-key: {running.key}")
-    refused = await call(SYMBOLS, "GetSymbol", '{"ticker": "NOPE"}', *key, code=5 * 8)
-    keyless = await call(SYMBOLS, "ListSymbols", "{}", code=16 * 8)
-    found = {
-        **_answers(await call(SYMBOLS, "ListSymbols", "{}", *key), await call(BARS, "StreamBars", ASKED, *key)),
-        "refused": _packed(refused),
-        "keyless": _packed(keyless),
+    return {
+        **_answers(await call(f"{SYMBOLS}/ListSymbols", "{}", key), await call(f"{BARS}/StreamBars", ASKED, key)),
+        "refused": error(await call(f"{SYMBOLS}/GetSymbol", '{"ticker": "NOPE"}', key, status=5)),
+        "keyless": error(await call(f"{SYMBOLS}/ListSymbols", "{}", (), status=16)),
     }
-    assert found == await running.expected()
 
 
 def _answers(listed: str, streamed: str) -> dict[str, Any]:

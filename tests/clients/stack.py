@@ -28,6 +28,10 @@ class Stack:
     key: str
     folder: Path
 
+    def server(self, method: str) -> str:
+        """Returns the address that serves a method, by its full name."""
+        return self.targets[method.split(".")[1]]
+
     async def run(self, *command: str | Path, cwd: Path | None = None, code: int = 0) -> str:
         """Runs a program, told where the services are and with which key."""
         addresses = {f"MDW_{service.upper()}_TARGET": target for service, target in self.targets.items()}
