@@ -30,7 +30,9 @@ NOT_YET = "MDW75"
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', $1, true), pg_current_xact_id()::text"
+# A SET and no set_config: a cluster hands it on to its nodes, whose readers the coordinator does not see.
+SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = {}"
+TRANSACTION = "SELECT pg_current_xact_id()::text"
 IS_AS_IT_WAS = f"SELECT pg_current_xact_id()::text = $2 AS same, ({lock.HELD}) AS held"
 # Deferred constraints are judged here, where the file is still named; then the session is as it began.
 SETTLE = "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
@@ -80,7 +82,8 @@ def _passes(error: asyncpg.PostgresError) -> bool:
 async def _attempt(conn: asyncpg.Connection, migration: Migration, options: Options) -> int:
     started = time.monotonic()
     await conn.execute(BEGIN)
-    xid = await conn.fetchval(SET_LOCK_TIMEOUT, f"{options.lock_timeout_ms}ms", column=1)
+    await conn.execute(SET_LOCK_TIMEOUT.format(options.lock_timeout_ms))
+    xid = await conn.fetchval(TRANSACTION)
     await conn.execute(migration.sql)
     await conn.execute(SETTLE)
     await _require_as_it_was(conn, migration, xid)

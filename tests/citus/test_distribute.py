@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from typing import TYPE_CHECKING
@@ -14,10 +15,13 @@ from migrator.files import SQL_FOLDER
 from tests.citus.moving import BOTH, LEFT_HERE, distributed, fill, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from tests.citus.conftest import Joined
     from tests.migrator.conftest import Command
+
+    Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 RECOVERY = "SELECT setting FROM pg_settings WHERE name = 'citus.recover_2pc_interval'"
 SHARD_COLUMNS = """
@@ -144,6 +148,25 @@ async def test_up_works_after_it_an_index_outside_a_transaction_included(
     assert (await command(joined.url(), "verify", "--folder", str(longer))).code == 0
     assert (await command(joined.url(), "distribute", "--undo", "--folder", str(longer))).code == 0
     assert (await command(joined.url(), "verify", "--folder", str(longer))).code == 0
+
+
+async def test_who_reads_from_a_node_is_not_waited_for_while_others_queue(
+    joined: Joined, owner: asyncpg.Connection, start: Start, longer: Path
+) -> None:
+    process = await start(joined.url(), "distribute")
+    assert (await process.communicate(), process.returncode)[1] == 0
+    reader = await asyncpg.connect(joined.url("mdw_ingest_login", node=1))
+    await reader.execute("BEGIN")
+    await reader.fetchval("SELECT count(*) FROM ingest.bars")
+    process = await start(joined.url(), "up", "--folder", str(longer), "--lock-timeout", "50")
+    assert process.stdout is not None
+    while b"lock timeout; trying again" not in await asyncio.wait_for(process.stdout.readline(), 60):
+        pass
+    assert await asyncio.wait_for(owner.fetchval("SELECT count(*) FROM ingest.bars WHERE symbol_id = 3"), 60) == 0
+    await reader.execute("ROLLBACK")
+    await process.communicate()
+    assert process.returncode == 0
+    await reader.close()
 
 
 async def test_bootstrap_and_baseline_work_on_a_cluster(
