@@ -71,7 +71,7 @@ def desk(tmp_path: Path) -> Path:
         "python": f"#!/bin/sh\n{new_key}\n",
         "openssl": f"#!/bin/sh\nexec {sys.executable} -c 'import secrets; print(secrets.token_hex(24))'\n",
         "mdw": '#!/bin/sh\n[ "$1" != keys ] || echo the-new-key > new.key\n',
-    } | dict.fromkeys(("make", "docker"), "#!/bin/sh\n")
+    } | dict.fromkeys(("make", "docker", "kind"), "#!/bin/sh\n")
     (tmp_path / "bin").mkdir()
     for name, text in programs.items():
         (tmp_path / "bin" / name).write_text(text)
