@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from migrator.options import Options
 
 POLL = 0.1
+RELOADED = 100
+"""How often a setting is looked for after a reload."""
 
 SET_INTERVAL = f"ALTER SYSTEM SET {INTERVAL} = {INTERVAL_MS}"
 RELOAD = "SELECT pg_reload_conf()"
+SEEN = f"SELECT setting::int FROM pg_settings WHERE name = '{INTERVAL}'"
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # Whoever claims a slice takes one of these rows first.
@@ -79,6 +82,10 @@ class Mover:
         """Lets the cluster look every 2 s for commits that a lost node left open."""
         await self._conn.execute(SET_INTERVAL)
         await self._conn.execute(RELOAD)
+        for _ in range(RELOADED):  # the next run must see it, else it would find something to do
+            if await self._conn.fetchval(SEEN) == INTERVAL_MS:
+                return
+            await asyncio.sleep(POLL)
 
     async def distribute(self) -> None:
         """Moves what is not moved yet; readers go on, writers wait."""

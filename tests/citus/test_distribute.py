@@ -13,6 +13,7 @@ import pytest
 
 from migrator.files import SQL_FOLDER
 from tests.citus.moving import BOTH, LEFT_HERE, distributed, fill, rows
+from tests.migrator.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
-RECOVERY = "SELECT setting FROM pg_settings WHERE name = 'citus.recover_2pc_interval'"
+RECOVERY = "SELECT setting = '2000' FROM pg_settings WHERE name = 'citus.recover_2pc_interval'"
 SHARD_COLUMNS = """
 SELECT bool_and(success), count(*), count(*) FILTER (WHERE result = '1')
 FROM run_command_on_shards('ingest.bars', $$
@@ -47,7 +48,7 @@ async def test_all_rows_move_and_the_local_copy_goes(
     assert sorted(await distributed(owner)) == BOTH
     assert await rows(owner) == before
     assert await owner.fetchval(LEFT_HERE) == 0
-    assert await owner.fetchval(RECOVERY) == "2000"
+    await until(lambda: owner.fetchval(RECOVERY), within=60)
     assert (await command(joined.url(), "verify")).code == 0
 
 
