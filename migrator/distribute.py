@@ -31,7 +31,7 @@ RELOADED = 100
 
 SET_INTERVAL = f"ALTER SYSTEM SET {INTERVAL} = {INTERVAL_MS}"
 RELOAD = "SELECT pg_reload_conf()"
-SEEN = f"SELECT setting::int FROM pg_settings WHERE name = '{INTERVAL}'"
+SEEN = "SELECT setting::int FROM pg_settings WHERE name = $1"
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # Whoever claims a slice takes one of these rows first.
@@ -83,7 +83,7 @@ class Mover:
         await self._conn.execute(SET_INTERVAL)
         await self._conn.execute(RELOAD)
         for _ in range(RELOADED):  # the next run must see it, else it would find something to do
-            if await self._conn.fetchval(SEEN) == INTERVAL_MS:
+            if await self._conn.fetchval(SEEN, INTERVAL) == INTERVAL_MS:
                 return
             await asyncio.sleep(POLL)
 
