@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 0233d74e3981f526f46ecb04c99d32f9a9beaa45e0116dcbfbbe9cac5fdb0d77
+-- files: 286666aa971e4347ecd89555065108f73f0a297f15516676523538e21d7029a2
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -778,78 +778,6 @@ BEGIN
 END $function$
 ;
 
---: function ingest.await_nodes(integer[])
-CREATE OR REPLACE FUNCTION ingest.await_nodes(p_symbol_ids integer[])
- RETURNS void
- LANGUAGE plpgsql
-AS $function$
-DECLARE
-  v_until timestamptz := clock_timestamp() + interval '2 s';
-  v_symbol_id integer;
-  v_waited text[];
-  v_prepared text[];
-BEGIN
-  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
-    RETURN;
-  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) THEN
-    RETURN;
-  END IF;
-  FOR v_symbol_id IN
-    SELECT DISTINCT ON (p.groupid) s.symbol_id
-    FROM (SELECT get_shard_id_for_distribution_column('ingest.bars', u) AS shardid, min(u) AS symbol_id
-          FROM unnest(p_symbol_ids) AS u GROUP BY 1) s
-    JOIN pg_dist_placement p USING (shardid)
-    ORDER BY p.groupid
-  LOOP
-    v_waited := NULL;
-    LOOP
-      -- Goes to the node of the symbol as it stands, and reads no bar there.
-      EXECUTE format(
-        'SELECT (SELECT array_agg(x.gid) FROM pg_prepared_xact() AS x'
-        '        WHERE x.gid LIKE ''citus\_%%'' AND x.dbid = (SELECT a.datid FROM pg_stat_get_activity(pg_backend_pid()) AS a))'
-        ' FROM (SELECT count(*) FROM ingest.bars WHERE symbol_id = %s AND timeframe = -1) AS nothing', v_symbol_id)
-      INTO v_prepared;
-      v_waited := array(SELECT g FROM unnest(v_prepared) AS g WHERE v_waited IS NULL OR g = ANY (v_waited));
-      EXIT WHEN v_waited = '{}';
-      IF clock_timestamp() > v_until THEN
-        RAISE EXCEPTION 'a node has a write in doubt: %', v_waited[1] USING ERRCODE = 'MD006';
-      END IF;
-      PERFORM pg_sleep(0.002);
-    END LOOP;
-  END LOOP;
-END $function$
-;
-
---: function ingest.begin_bars(integer[])
-CREATE OR REPLACE FUNCTION ingest.begin_bars(p_symbol_ids integer[])
- RETURNS void
- LANGUAGE plpgsql
-AS $function$
-DECLARE
-  v_shard bigint;
-  v_other integer := 0;
-BEGIN
-  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
-    RETURN;
-  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) OR p_symbol_ids = '{}' THEN
-    RETURN;
-  END IF;
-  v_shard := get_shard_id_for_distribution_column('ingest.bars', p_symbol_ids[1]);
-  LOOP
-    v_other := v_other + 1;
-    -- A node that holds no other shard does with another node's.
-    EXIT WHEN v_other > 1000 AND (v_other > 2000 OR get_shard_id_for_distribution_column('ingest.bars', v_other) <> v_shard);
-    EXIT WHEN EXISTS (
-      SELECT FROM pg_dist_placement one
-      JOIN pg_dist_placement two USING (groupid)
-      WHERE one.shardid = v_shard AND two.shardid <> v_shard
-        AND two.shardid = get_shard_id_for_distribution_column('ingest.bars', v_other));
-  END LOOP;
-  EXECUTE format('UPDATE ingest.bars SET flags = flags WHERE symbol_id IN (%s, %s) AND timeframe = -1', p_symbol_ids[1], v_other);
-  PERFORM ingest.await_nodes(p_symbol_ids);
-END $function$
-;
-
 --: function ingest.forget_symbol(integer)
 CREATE OR REPLACE FUNCTION ingest.forget_symbol(p_symbol_id integer)
  RETURNS boolean
@@ -936,6 +864,78 @@ BEGIN
     RETURNING *;
     RETURN;
   END LOOP;
+END $function$
+;
+
+--: function ingest.await_nodes(integer[])
+CREATE OR REPLACE FUNCTION ingest.await_nodes(p_symbol_ids integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_until timestamptz := clock_timestamp() + interval '2 s';
+  v_symbol_id integer;
+  v_waited text[];
+  v_prepared text[];
+BEGIN
+  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
+    RETURN;
+  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) THEN
+    RETURN;
+  END IF;
+  FOR v_symbol_id IN
+    SELECT DISTINCT ON (p.groupid) s.symbol_id
+    FROM (SELECT get_shard_id_for_distribution_column('ingest.bars', u) AS shardid, min(u) AS symbol_id
+          FROM unnest(p_symbol_ids) AS u GROUP BY 1) s
+    JOIN pg_dist_placement p USING (shardid)
+    ORDER BY p.groupid
+  LOOP
+    v_waited := NULL;
+    LOOP
+      -- Goes to the node of the symbol as it stands, and reads no bar there.
+      EXECUTE format(
+        'SELECT (SELECT array_agg(x.gid) FROM pg_prepared_xact() AS x'
+        '        WHERE x.gid LIKE ''citus\_%%'' AND x.dbid = (SELECT a.datid FROM pg_stat_get_activity(pg_backend_pid()) AS a))'
+        ' FROM (SELECT count(*) FROM ingest.bars WHERE symbol_id = %s AND timeframe = -1) AS nothing', v_symbol_id)
+      INTO v_prepared;
+      v_waited := array(SELECT g FROM unnest(v_prepared) AS g WHERE v_waited IS NULL OR g = ANY (v_waited));
+      EXIT WHEN v_waited = '{}';
+      IF clock_timestamp() > v_until THEN
+        RAISE EXCEPTION 'a node has a write in doubt: %', v_waited[1] USING ERRCODE = 'MD006';
+      END IF;
+      PERFORM pg_sleep(0.002);
+    END LOOP;
+  END LOOP;
+END $function$
+;
+
+--: function ingest.begin_bars(integer[])
+CREATE OR REPLACE FUNCTION ingest.begin_bars(p_symbol_ids integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  v_shard bigint;
+  v_other integer := 0;
+BEGIN
+  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
+    RETURN;
+  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) OR p_symbol_ids = '{}' THEN
+    RETURN;
+  END IF;
+  v_shard := get_shard_id_for_distribution_column('ingest.bars', p_symbol_ids[1]);
+  LOOP
+    v_other := v_other + 1;
+    -- A node that holds no other shard does with another node's.
+    EXIT WHEN v_other > 1000 AND (v_other > 2000 OR get_shard_id_for_distribution_column('ingest.bars', v_other) <> v_shard);
+    EXIT WHEN EXISTS (
+      SELECT FROM pg_dist_placement one
+      JOIN pg_dist_placement two USING (groupid)
+      WHERE one.shardid = v_shard AND two.shardid <> v_shard
+        AND two.shardid = get_shard_id_for_distribution_column('ingest.bars', v_other));
+  END LOOP;
+  EXECUTE format('UPDATE ingest.bars SET flags = flags WHERE symbol_id IN (%s, %s) AND timeframe = -1', p_symbol_ids[1], v_other);
+  PERFORM ingest.await_nodes(p_symbol_ids);
 END $function$
 ;
 

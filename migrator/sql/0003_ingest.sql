@@ -304,77 +304,6 @@ BEGIN
   RETURN v_top + 1;
 END $$;
 
--- On a cluster (bars distributed by symbol_id, Citus): waits until what is prepared now on the nodes of these symbols has come to an
--- end. Whoever sees a write in ingest.writes then sees its bars, too: a node commits a moment later than this server, and one that
--- was lost in between only when it is back. Raises MD006 after 2 s. On one server it does nothing.
-CREATE FUNCTION ingest.await_nodes(p_symbol_ids integer[]) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-  v_until timestamptz := clock_timestamp() + interval '2 s';
-  v_symbol_id integer;
-  v_waited text[];
-  v_prepared text[];
-BEGIN
-  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
-    RETURN;
-  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) THEN
-    RETURN;
-  END IF;
-  FOR v_symbol_id IN
-    SELECT DISTINCT ON (p.groupid) s.symbol_id
-    FROM (SELECT get_shard_id_for_distribution_column('ingest.bars', u) AS shardid, min(u) AS symbol_id
-          FROM unnest(p_symbol_ids) AS u GROUP BY 1) s
-    JOIN pg_dist_placement p USING (shardid)
-    ORDER BY p.groupid
-  LOOP
-    v_waited := NULL;
-    LOOP
-      -- Goes to the node of the symbol as it stands, and reads no bar there.
-      EXECUTE format(
-        'SELECT (SELECT array_agg(x.gid) FROM pg_prepared_xact() AS x'
-        '        WHERE x.gid LIKE ''citus\_%%'' AND x.dbid = (SELECT a.datid FROM pg_stat_get_activity(pg_backend_pid()) AS a))'
-        ' FROM (SELECT count(*) FROM ingest.bars WHERE symbol_id = %s AND timeframe = -1) AS nothing', v_symbol_id)
-      INTO v_prepared;
-      v_waited := array(SELECT g FROM unnest(v_prepared) AS g WHERE v_waited IS NULL OR g = ANY (v_waited));
-      EXIT WHEN v_waited = '{}';
-      IF clock_timestamp() > v_until THEN
-        RAISE EXCEPTION 'a node has a write in doubt: %', v_waited[1] USING ERRCODE = 'MD006';
-      END IF;
-      PERFORM pg_sleep(0.002);
-    END LOOP;
-  END LOOP;
-END $$;
-
--- Begins a part's work on the bars of these symbols; call it with their series locked and before any bar is read. On one server it
--- does nothing. On a cluster a transaction that wrote over one connection would commit in one phase, and be lost without a word if the
--- node ends in that moment: an update of no row over two shards of the first symbol's node forces two phases. Then it waits for
--- writes that are still on their way to the nodes.
-CREATE FUNCTION ingest.begin_bars(p_symbol_ids integer[]) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-  v_shard bigint;
-  v_other integer := 0;
-BEGIN
-  IF to_regclass('pg_catalog.pg_dist_partition') IS NULL THEN
-    RETURN;
-  ELSIF NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'ingest.bars'::regclass) OR p_symbol_ids = '{}' THEN
-    RETURN;
-  END IF;
-  v_shard := get_shard_id_for_distribution_column('ingest.bars', p_symbol_ids[1]);
-  LOOP
-    v_other := v_other + 1;
-    -- A node that holds no other shard does with another node's.
-    EXIT WHEN v_other > 1000 AND (v_other > 2000 OR get_shard_id_for_distribution_column('ingest.bars', v_other) <> v_shard);
-    EXIT WHEN EXISTS (
-      SELECT FROM pg_dist_placement one
-      JOIN pg_dist_placement two USING (groupid)
-      WHERE one.shardid = v_shard AND two.shardid <> v_shard
-        AND two.shardid = get_shard_id_for_distribution_column('ingest.bars', v_other));
-  END LOOP;
-  EXECUTE format('UPDATE ingest.bars SET flags = flags WHERE symbol_id IN (%s, %s) AND timeframe = -1', p_symbol_ids[1], v_other);
-  PERFORM ingest.await_nodes(p_symbol_ids);
-END $$;
-
 -- Forgets the series of a symbol that never held a bar; false, and nothing changed, when it did or work on it is under way.
 -- For the registry, which may touch nothing else here.
 CREATE FUNCTION ingest.forget_symbol(p_symbol_id integer) RETURNS boolean
@@ -434,7 +363,7 @@ LEFT JOIN LATERAL (
 COMMENT ON VIEW ingest.series_figures IS 'state: mdw.symbols.v1.BackfillState; expected sessions are last_ordinal - first_ordinal + 1, sessions behind are closed_ordinal - last_ordinal';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ingest FROM public;
-GRANT EXECUTE ON FUNCTION ingest.announce_write, ingest.begin_part, ingest.finish, ingest.await_nodes, ingest.begin_bars TO mdw_ingest;
+GRANT EXECUTE ON FUNCTION ingest.announce_write, ingest.begin_part, ingest.finish TO mdw_ingest;
 GRANT EXECUTE ON FUNCTION ingest.forget_symbol TO mdw_symbols;
 GRANT SELECT ON ingest.series_figures TO mdw_symbols, mdw_ingest;
 GRANT SELECT ON ingest.sessions, ingest.token_key TO mdw_ingest;
