@@ -31,8 +31,9 @@ SEEDS = range(int(os.environ.get("MODEL_SEEDS", "3")))
 PENALTIES = {1: 30, 2: 20, 4: 10, 8: 15}
 REGULAR, DESC = bars_pb2.HOURS_REGULAR, bars_pb2.ORDER_TIME_DESC
 SPLITS, BOTH = bars_pb2.ADJUSTMENT_SPLIT, bars_pb2.ADJUSTMENT_SPLIT_AND_DIVIDEND
-# Both clock changes of New York, an early close before a holiday, the turn of a year, and today.
-BEGINNINGS = [date(2024, 3, 8), date(2024, 11, 1), date(2024, 7, 1), date(2023, 12, 28), None]
+# Both clock changes of New York, an early close before a holiday, the turn of a year; in a long run, which MODEL_SEEDS
+# asks for, today as well: windows that are still open.
+BEGINNINGS = [date(2024, 3, 8), date(2024, 11, 1), date(2024, 7, 1), date(2023, 12, 28)]
 DAYS = 12
 
 
@@ -142,8 +143,8 @@ class World:
     def _days(self, calendar, timeframe, start, end):
         """Returns the sessions around this world that a span touches."""
         for day in range(day_of(self.first) - 40, day_of(self.first) + 40):
-            hours = HOURS.get(date_of(day)) if calendar == XNYS else (date_of(day), date_of(day + 1))
-            if hours is None:
+            hours = HOURS.get(date_of(day), ()) if calendar == XNYS else (date_of(day), date_of(day + 1))
+            if not hours:
                 continue
             opens, closes = (milliseconds(one) if calendar == XNYS else day_of(one) * DAY_MS for one in hours)
             if start <= day * DAY_MS < end if timeframe.daily else closes > start and opens < end:
@@ -199,8 +200,7 @@ def plain_bar(row, price, volume, *, touched):
     """Adjusts one bar; a touched price is rounded once."""
     bar = {"flags": row.flags, "trade_count": row.trade_count, "volume": Fraction(row.volume) * volume}
     for name in ("open", "high", "low", "close", "vwap"):
-        value = getattr(row, name)
-        value = row.close if value is None else value
+        value = row.close if (given := getattr(row, name)) is None else given
         if math.isnan(value):
             bar[name] = None
         else:
@@ -224,8 +224,8 @@ def same(found, expected):
 
 
 def of_stream(answer, symbol_id):
-    columns = {name: answer.column(name, symbol_id) for name in COLUMNS}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    columns = [answer.column(name, symbol_id) for name in COLUMNS]
+    return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def of_pages(found, symbol_id):
@@ -252,9 +252,8 @@ class Game:
     symbol_ids: list[int]
     seen: list = field(default_factory=list)
 
-    @property
-    def rng(self):
-        return self.world.rng
+    def __post_init__(self):
+        self.rng = self.world.rng
 
     def moment(self, *, daily):
         """Returns an instant on the grid, often at the edge of something."""
@@ -386,7 +385,8 @@ async def test_every_way_to_ask_agrees_with_a_plain_reading(database, monkeypatc
         monkeypatch.setattr(module, name, rng.choice(values))
     history = History(database.ingest_url, database.admin_url)
     ids = [await history.symbol("AAPL"), await history.symbol("MSFT"), await history.symbol("BTC-USD", CRYPTO)]
-    first = rng.choice(BEGINNINGS) or datetime.now(UTC).date() - timedelta(days=DAYS - 2)
+    today = [datetime.now(UTC).date() - timedelta(days=DAYS - 2)] if "MODEL_SEEDS" in os.environ else []
+    first = rng.choice([*BEGINNINGS, *today])
     world = World(rng, first, dict(zip(ids, (XNYS, XNYS, EVERY_DAY), strict=True)))
     async with direct_bars(database) as bars:
         game = Game(world, history, bars, ids)
