@@ -191,6 +191,7 @@ SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off AS
 DECLARE
   v_now timestamptz := clock_timestamp();
   v_zone text := CASE WHEN p_timeframe = 7 OR p_calendar = '24/7' THEN 'UTC' ELSE 'America/New_York' END;
+  v_any boolean;
   v_alone integer[];
 BEGIN
   IF p_timeframe = 1 THEN
@@ -198,6 +199,9 @@ BEGIN
     INTO p_empty_symbols, p_empty_first, p_empty_last
     FROM ingest.bare_minute_sessions(p_symbol_ids, p_calendar, p_first_dates, p_end_dates) AS m;
   END IF;
+  v_any := EXISTS (
+    SELECT FROM ingest.suspects s
+    WHERE s.timeframe = p_timeframe AND s.symbol_id BETWEEN p_symbol_ids[1] AND p_symbol_ids[cardinality(p_symbol_ids)]);
   v_alone := array(
     SELECT u.symbol_id
     FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
@@ -205,14 +209,17 @@ BEGIN
       SELECT * FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe LIMIT 1
     ) r  -- with LIMIT each is looked up by its key; else the planner may meet every series with all others
     WHERE u.first_date < u.end_date
-      AND (EXISTS (
+      AND (v_any AND EXISTS (
              SELECT FROM ingest.suspects s
              WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe AND s.first_date < u.end_date AND s.last_date >= u.first_date)
            OR ((r.first_ts AT TIME ZONE v_zone)::date >= u.first_date AND (r.first_ts AT TIME ZONE v_zone)::date < u.end_date
                AND (upper(r.asked) > u.end_date
-                    OR EXISTS (SELECT FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe)))
+                    OR v_any AND EXISTS (SELECT FROM ingest.suspects s WHERE s.symbol_id = u.symbol_id AND s.timeframe = p_timeframe)))
            OR (r.deleted <> '{}' AND u.symbol_id = ANY (p_empty_symbols)))
     ORDER BY u.symbol_id);
+  IF cardinality(v_alone) = 0 AND cardinality(p_empty_symbols) = 0 THEN
+    RETURN;
+  END IF;
   PERFORM ingest.note_suspects(
     u.symbol_id, p_timeframe, p_calendar, u.first_date, u.end_date,
     array(SELECT e.first_date FROM unnest(p_empty_symbols, p_empty_first) AS e (symbol_id, first_date) WHERE e.symbol_id = u.symbol_id),
