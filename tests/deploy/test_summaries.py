@@ -64,5 +64,6 @@ def test_holidays_and_early_closes_come_a_row_an_exchange():
 
 
 async def test_the_status_of_markets_is_served(http):
-    assert (await http.get("/v1/marketstatus/now")).json()["market"] in ("open", "closed", "extended-hours")
-    assert isinstance((await http.get("/v1/marketstatus/upcoming")).json(), list)
+    now = await http.get("/v1/marketstatus/now", timeout=120)  # the calendar's library takes its time to import
+    assert now.json()["market"] in ("open", "closed", "extended-hours")
+    assert isinstance((await http.get("/v1/marketstatus/upcoming", timeout=120)).json(), list)
