@@ -30,5 +30,6 @@ async def replay(market: RecordedMarket) -> AsyncIterator[Replay]:
 
 @pytest.fixture
 async def http(replay: Replay) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=replay.url, headers={"Authorization": "Bearer secret"}) as client:
+    key = {"Authorization": "Bearer secret"}
+    async with httpx.AsyncClient(base_url=replay.url, headers=key, timeout=120) as client:
         yield client
