@@ -63,7 +63,7 @@ async def test_a_refusal_may_say_when_to_come_again(replay, http):
 async def test_an_answer_may_never_come(replay, http):
     replay.faults = parse_faults("timeout:times=1")
     with pytest.raises(httpx.ReadTimeout):
-        await http.get(WEEK, timeout=0.1)
+        await http.get(WEEK, timeout=httpx.Timeout(120, read=0.1))
     assert await closes(http) == CLOSES
 
 
