@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.local.postgres import FAST_SETTINGS, EmbeddedPostgres
 from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins, with_login
@@ -40,6 +41,9 @@ REFERENCES = (
 CITUS_URL = os.environ.get("CITUS_URL", "")
 if CITUS_URL:
     os.environ.setdefault("PGSSLMODE", "disable")  # proxies of the tests read what goes through them
+# An example may take as long as a busy machine needs for it, and the examples are the same in every run.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 # Children are started while gRPC's threads run, and what it does around a fork crashes one of them now and then.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Their rows are the migrations' own and no test changes them.
