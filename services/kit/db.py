@@ -116,7 +116,6 @@ class Database:
             command_timeout=command_timeout,
             max_inactive_connection_lifetime=300.0,
             init=tracing.watch,
-            reset=_as_it_is,
             **connect_options(application_name, pooler=pooler),
         )
         await pool
@@ -224,13 +223,6 @@ def connect_options(application_name: str, *, pooler: bool) -> dict[str, Any]:
     # A cluster hides its shards from the catalog, row by row: asyncpg's look at the types would take a second. One
     # server keeps the setting and knows nothing of it; a pooler refuses settings that it does not know.
     return {"server_settings": {**settings, "citus.override_table_visibility": "off"}}
-
-
-async def _as_it_is(_: Connection) -> None:
-    """Leaves a connection that comes back as it is: all that is set ends with its transaction, which the pool ends.
-
-    Resetting it all the same would be a round trip for every use.
-    """
 
 
 async def begin(connection: Connection) -> None:
