@@ -266,6 +266,16 @@ async def test_a_reader_that_stops_holds_no_connection_and_gets_the_rest_when_it
         assert receipt.bars == 15 * CHUNK
 
 
+@pytest.fixture
+async def no_autovacuum(database):
+    """Dead bars stay until the test itself vacuums them."""
+    conn = await asyncpg.connect(database.admin_url)
+    await conn.execute("ALTER TABLE ingest.bars SET (autovacuum_enabled = off)")
+    yield
+    await conn.execute("ALTER TABLE ingest.bars RESET (autovacuum_enabled)")
+    await conn.close()
+
+
 async def removed_by_vacuum(database, table):
     """Vacuums a table and returns how many of its dead rows had to stay, since somebody might still read them."""
     told = []
@@ -277,6 +287,7 @@ async def removed_by_vacuum(database, table):
     return int(found[1]), int(found[2])
 
 
+@pytest.mark.usefixtures("no_autovacuum")
 async def test_fifty_readers_that_stop_leave_connections_to_others_and_hold_no_vacuum_back(database, history, bars):
     aapl, msft = await history.symbol("AAPL"), await history.symbol("MSFT")
     await many(history, aapl, 8 * CHUNK)
