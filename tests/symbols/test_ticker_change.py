@@ -31,8 +31,10 @@ async def test_telling_it_again_changes_nothing(symbols):
 async def test_a_change_is_told_again_after_the_old_ticker_found_another_holder(symbols):
     """The old ticker means who held it the day before."""
     meta = await facebook(symbols)
-    await create(symbols, "FB", from_date="2023-01-02")
-    assert await rename(symbols, "FB", "META", "2022-06-09") == meta
+    other = await create(symbols, "FB", from_date="2023-01-02")
+    told = await rename(symbols, "FB", "META", "2022-06-09")
+    assert (told.symbol_id, spans(told)) == (meta.symbol_id, spans(meta))
+    assert [list(span.other_symbol_ids) for span in told.tickers] == [[other.symbol_id], []]
 
 
 async def test_a_date_can_be_put_right(symbols):
