@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 6845acc9c068a406e9ac171e7ed530f435d67fd89dee8b5facc5570e552ee0c4
+-- files: 65129c85f60fc31a2ee1a271faf635da24b480ef8ecc3053f91667e0b430e21e
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -471,12 +471,26 @@ RETURN sha256((('\x01'::bytea || prev) || convert_to((((json_build_array(writer,
 '::text) || body), 'UTF8'::name)))
 ;
 
+--: function auth.require_writable()
+CREATE OR REPLACE FUNCTION auth.require_writable()
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+BEGIN
+  IF current_setting('transaction_read_only') = 'on' THEN
+    RAISE EXCEPTION 'the server takes no writes' USING ERRCODE = 'read_only_sql_transaction';
+  END IF;
+END $function$
+;
+
 --: function auth.lock_keys()
 CREATE OR REPLACE FUNCTION auth.lock_keys()
  RETURNS void
  LANGUAGE plpgsql
 AS $function$
 BEGIN
+  PERFORM auth.require_writable();
   PERFORM set_config('lock_timeout', '200ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
   PERFORM pg_advisory_xact_lock(1833042);
 END $function$
@@ -516,6 +530,7 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'auth.record_calls needs READ COMMITTED' USING ERRCODE = 'MD004';
   END IF;
+  PERFORM auth.require_writable();
   -- A process that stops between here and COMMIT would stall every service behind the next RevokeKey.
   PERFORM set_config('idle_in_transaction_session_timeout', '1s', true);
   PERFORM pg_advisory_xact_lock_shared(1833042);
@@ -2222,6 +2237,12 @@ GRANT EXECUTE ON FUNCTION auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],
 
 --: grant on function auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) to mdw_symbols
 GRANT EXECUTE ON FUNCTION auth.record_calls(uuid,text,bigint,text,uuid[],uuid[],text[],text[],text[],smallint[],text[],text[],text[],bigint[],bigint[],integer[]) TO mdw_symbols;
+
+--: grant on function auth.require_writable() to PUBLIC
+REVOKE ALL ON FUNCTION auth.require_writable() FROM PUBLIC;
+
+--: grant on function auth.require_writable() to mdw_auth
+GRANT EXECUTE ON FUNCTION auth.require_writable() TO mdw_auth;
 
 --: grant on function auth.wait_for_change(uuid,text) to PUBLIC
 REVOKE ALL ON FUNCTION auth.wait_for_change(uuid,text) FROM PUBLIC;

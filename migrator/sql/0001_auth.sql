@@ -152,10 +152,21 @@ LANGUAGE sql STABLE
 RETURN sha256('\x01'::bytea || prev
               || convert_to(json_build_array(writer, kind, seq, auth.micros(t), n)::text || E'\n' || body, 'UTF8'));
 
+-- Raises 25006 at once on a server that takes no writes any more: behind a commit there that waits for its standby for ever,
+-- the audit lock would never be had, and nothing would say why.
+CREATE FUNCTION auth.require_writable() RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF current_setting('transaction_read_only') = 'on' THEN
+    RAISE EXCEPTION 'the server takes no writes' USING ERRCODE = 'read_only_sql_transaction';
+  END IF;
+END $$;
+
 -- Everybody who changes auth.keys calls this first, before any row: row first and lock last deadlocks with RevokeKey.
 CREATE FUNCTION auth.lock_keys() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+  PERFORM auth.require_writable();
   PERFORM set_config('lock_timeout', '200ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
   PERFORM pg_advisory_xact_lock(1833042);
 END $$;
@@ -196,6 +207,7 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'auth.record_calls needs READ COMMITTED' USING ERRCODE = 'MD004';
   END IF;
+  PERFORM auth.require_writable();
   -- A process that stops between here and COMMIT would stall every service behind the next RevokeKey.
   PERFORM set_config('idle_in_transaction_session_timeout', '1s', true);
   PERFORM pg_advisory_xact_lock_shared(1833042);
@@ -370,7 +382,7 @@ END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA auth FROM public;
 GRANT EXECUTE ON FUNCTION auth.record_calls, auth.change_committed TO mdw_auth, mdw_symbols, mdw_ingest;
-GRANT EXECUTE ON FUNCTION auth.lock_keys, auth.make_partitions, auth.drop_partitions, auth.fold_usage,
+GRANT EXECUTE ON FUNCTION auth.lock_keys, auth.require_writable, auth.make_partitions, auth.drop_partitions, auth.fold_usage,
   auth.micros, auth.entry_text, auth.batch_hash TO mdw_auth;
 GRANT SELECT ON ALL TABLES IN SCHEMA auth TO mdw_auth;
 GRANT INSERT, UPDATE ON auth.keys TO mdw_auth;
