@@ -66,7 +66,7 @@ def _plan_lines(found: pb.BackfillPlan) -> Iterator[tuple[str, str]]:
     yield "slices", f"{found.slices:,}" + (f", and {found.shared_slices:,} shared" if found.shared_slices else "")
     yield "requests", f"{found.requests:,}"
     yield "bars", f"about {found.estimated_bars:,}"
-    yield "space", f"about {found.estimated_bytes / 1e6:,.1f} MB"
+    yield "space", f"about {base.size(found.estimated_bytes)}"
     yield "time", f"about {_span(found.estimated_time)}" if found.HasField("estimated_time") else ""
     yield "held", f"{found.sessions_held:,} sessions" if found.sessions_held else ""
 

@@ -133,6 +133,14 @@ def date(value: Timestamp) -> str:
     return value.ToDatetime().date().isoformat() if value.ByteSize() else ""
 
 
+def size(number: int) -> str:
+    """Writes a number of bytes as people do, in powers of a thousand."""
+    for unit, of in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= of:
+            return f"{number / of:,.1f} {unit}"
+    return f"{number / 1e3:,.1f} kB"
+
+
 def asset_class(value: int) -> str:
     return _spoken(type_pb2.AssetClass, value, "ASSET_CLASS_")
 

@@ -125,12 +125,8 @@ def _lines(found: ingest_pb2.GetIngestStatusResponse) -> Iterator[tuple[str, str
     yield "last day", f"{queue.slices_succeeded:,} slices succeeded, {queue.slices_failed:,} failed"
     limit = f"of {limiter.requests_per_minute:,} requests" if limiter.requests_per_minute else "requests, no limit,"
     yield "limiter", f"{limiter.granted_last_minute:,} {limit} in the last minute"
-    yield "database", f"schema {database.schema_version}, {_size(database.size_bytes)}"
+    yield "database", f"schema {database.schema_version}, {base.size(database.size_bytes)}"
     yield "standbys", _standbys(database)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"  # noqa: PLR2004 - a gigabyte
 
 
 def _standbys(database: ingest_pb2.DatabaseStatus) -> str:
