@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 65129c85f60fc31a2ee1a271faf635da24b480ef8ecc3053f91667e0b430e21e
+-- files: 5ef3179cab550b9d98668ddf924720d149c26b33a5baa1f4d08ea34cb3b2ae29
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -492,6 +492,10 @@ AS $function$
 BEGIN
   PERFORM auth.require_writable();
   PERFORM set_config('lock_timeout', '200ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
+  -- A client that stops between a statement's Parse and its Bind is not idle to the server, and held the lock for ever.
+  IF current_setting('server_version_num')::integer >= 170000 THEN
+    PERFORM set_config('transaction_timeout', '5s', true);
+  END IF;
   PERFORM pg_advisory_xact_lock(1833042);
 END $function$
 ;

@@ -168,6 +168,10 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   PERFORM auth.require_writable();
   PERFORM set_config('lock_timeout', '200ms', true), set_config('idle_in_transaction_session_timeout', '1s', true);
+  -- A client that stops between a statement's Parse and its Bind is not idle to the server, and held the lock for ever.
+  IF current_setting('server_version_num')::integer >= 170000 THEN
+    PERFORM set_config('transaction_timeout', '5s', true);
+  END IF;
   PERFORM pg_advisory_xact_lock(1833042);
 END $$;
 

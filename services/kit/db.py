@@ -53,9 +53,11 @@ _NODE_CONTEXT = "while executing command on"
 IN_DOUBT = "MD006"
 """A node was lost between the two phases of a commit, and has not made up its mind: ingest.await_nodes."""
 
-# 08: connection; 53: out of connections, memory, disk; 57: shutting down, cancelled, starting; 25P03: idle too long.
+# 08: connection; 53: out of connections, memory, disk; 57: shutting down, cancelled, starting.
 _AWAY_CLASSES = ("08", "53", "57")
-_AWAY = frozenset({READ_ONLY, "25P03", IN_DOUBT})
+# A transaction that was idle, or open, for too long: the server has ended the connection.
+_ENDED = frozenset({"25P03", "25P04"})
+_AWAY = frozenset({READ_ONLY, IN_DOUBT, *_ENDED})
 
 _LOST: tuple[type[BaseException], ...] = (
     OSError,
@@ -255,7 +257,7 @@ def is_lost(error: BaseException) -> bool:
         return any(word in str(error) for word in _GONE_WORDS)
     if is_node_away(error):
         return False
-    return isinstance(error, _LOST) or _state(error)[:2] in ("08", "57") or _state(error) == "25P03"
+    return isinstance(error, _LOST) or _state(error)[:2] in ("08", "57") or _state(error) in _ENDED
 
 
 def is_node_away(error: BaseException | None) -> bool:

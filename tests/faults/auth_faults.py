@@ -127,7 +127,11 @@ async def test_a_postgres_that_crashes_under_load_loses_and_doubles_nothing(tmp_
 
 
 async def test_stopped_services_hold_nobody_up_for_longer_than_a_second(database):
-    """SIGSTOP at any moment, also between a change's row and its commit: others go on within the idle timeout."""
+    """SIGSTOP at any moment, also between a change's row and its commit: others go on within the idle timeout.
+
+    Stopped between a statement's Parse and its Bind a service was not idle to Postgres, and held the audit lock for
+    ever; now for five seconds.
+    """
     secret = await make_key(database, "admin")
     async with auth_process(database) as one, auth_process(database) as two:
         stopped, free = Acknowledged(one.target, secret), Acknowledged(two.target, secret)
