@@ -26,7 +26,7 @@ from services.ingest.store.snapshots import Snapshots
 from services.ingest.timeframes import DAY_MS, MINUTE_MS
 from services.kit.errors import MdwError
 from tests.ingest.backfilling import DAY, ETF, at
-from tests.ingest.working import CRYPTO, MINUTE, SUCCEEDED, Ask, Desk, desk, replaying
+from tests.ingest.working import CRYPTO, MINUTE, SUCCEEDED, Ask, desk, replaying
 from tests.support import make_key, with_key
 
 LEASE = timedelta(minutes=1)
@@ -264,14 +264,6 @@ WRITTEN = (
 
 SPAN = {"start_time": at("2015-06-01"), "end_time": at("2015-07-01")}
 State = ingest_pb2.Backfill.State
-
-
-@pytest.fixture
-async def running(ingest):
-    made = Desk(ingest.sql, ingest.server.db, "")
-    yield made
-    for worker in made.workers:
-        await worker._fetcher._polygon.close()
 
 
 async def test_a_deletion_is_a_backfill_that_a_worker_does(ingest, running):

@@ -18,7 +18,7 @@ from services.ingest.timeframes import DAY_MS
 from tests.ingest.acting import acting, acting_provider
 from tests.ingest.backfilling import CRYPTO, DAY, ETF, STOCK, at
 from tests.ingest.test_worker_metrics import exported
-from tests.ingest.working import FAILED, OUTSIDE_PLAN, PENDING, SUCCEEDED, Ask, Desk, replaying
+from tests.ingest.working import FAILED, OUTSIDE_PLAN, PENDING, SUCCEEDED, Ask, replaying
 
 FRIDAY = day_of(date(2005, 2, 25))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,14 +113,6 @@ def test_odd_pages_are_read_row_by_row():
     assert decode_grouped(body).tickers == ["A", "", ""]
     with pytest.raises(PageError):
         decode_grouped(b"{")
-
-
-@pytest.fixture
-async def running(ingest):
-    made = Desk(ingest.sql, ingest.server.db, "")
-    yield made
-    for worker in made.workers:
-        await worker._fetcher._polygon.close()
 
 
 async def test_days_of_the_market_end_in_the_same_tables_as_ranges(ingest, running):

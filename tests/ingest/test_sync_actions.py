@@ -11,7 +11,7 @@ import pytest
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest.sync_plans import plan_actions
 from tests.ingest.backfilling import CRYPTO, DAY, at
-from tests.ingest.working import Desk, replaying
+from tests.ingest.working import replaying
 from tests.support import make_key, with_key
 
 Kind = ingest_pb2.CorporateAction.Kind
@@ -39,14 +39,6 @@ def test_many_symbols_are_asked_for_by_market_where_that_takes_fewer_requests():
     assert [(one.subject, bool(one.tickers)) for one in history] == [("splits", False)] + [("dividends", True)] * 50
     lately = plan_actions(many, date(2026, 11, 1), date(2027, 1, 1))
     assert [(one.subject, one.tickers) for one in lately] == [("splits", ()), ("dividends", ())]
-
-
-@pytest.fixture
-async def running(ingest):
-    made = Desk(ingest.sql, ingest.server.db, "")
-    yield made
-    for worker in made.workers:
-        await worker._fetcher._polygon.close()
 
 
 async def test_splits_are_fetched_listed_and_judged_by(ingest, running):

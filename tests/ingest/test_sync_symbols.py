@@ -25,7 +25,7 @@ from services.ingest.symbol_lists import (
 from services.symbols.__main__ import build
 from services.symbols.settings import SymbolsSettings
 from tests.ingest.acting import acting_provider
-from tests.ingest.working import Desk, replaying
+from tests.ingest.working import replaying
 from tests.support import environment, make_key, serving
 
 STOCK, ETF, CRYPTO = 1, 2, 3
@@ -129,14 +129,6 @@ async def registry(database, auth_target):
         aio_channel(address) as bare,
     ):
         yield symbols_pb2_grpc.SymbolServiceStub(channel), Registry(bare, lambda: service)
-
-
-@pytest.fixture
-async def running(ingest):
-    made = Desk(ingest.sql, ingest.server.db, "")
-    yield made
-    for worker in made.workers:
-        await worker._fetcher._polygon.close()
 
 
 async def symbol(stub, ticker: str) -> symbols_pb2.Symbol:
