@@ -1,5 +1,5 @@
 -- What the migrations produce, read back from PostgreSQL 18. Generated, never edited: see CONTRIBUTING.
--- files: 5ef3179cab550b9d98668ddf924720d149c26b33a5baa1f4d08ea34cb3b2ae29
+-- files: ec358f6323f3b2c6020c68fae2ed7ef66348128bb4eab7c9ca4f89b12d3d1ad8
 
 --: schema auth
 CREATE SCHEMA auth;
@@ -1270,69 +1270,6 @@ BEGIN
 END $function$
 ;
 
---: function ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text)
-CREATE OR REPLACE FUNCTION ingest.begin_many(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_ids integer[], p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_zone text)
- RETURNS TABLE(symbol_id integer, last_ts timestamp with time zone, tail bytea, newer_from timestamp with time zone[], newer_to timestamp with time zone[], newer_partial boolean[], deleted datemultirange, void datemultirange)
- LANGUAGE plpgsql
- SET enable_seqscan TO 'off'
- SET enable_bitmapscan TO 'off'
- SET enable_sort TO 'off'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
- SET enable_material TO 'off'
-AS $function$
-#variable_conflict use_column
-DECLARE
-  v_last date := ((p_asked_to - interval '1 us') AT TIME ZONE p_zone)::date;
-  v_fetch timestamp := p_fetch_time AT TIME ZONE 'America/New_York';
-  v_earliest timestamptz := (v_fetch - (v_last - (p_asked_from AT TIME ZONE p_zone)::date) * interval '1 day') AT TIME ZONE 'America/New_York';
-BEGIN
-  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
-    RETURN;
-  END IF;
-  IF (SELECT count(*) FROM ingest.series r WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe)
-     < cardinality(p_symbol_ids) THEN
-    INSERT INTO ingest.series (symbol_id, timeframe)
-    SELECT u.symbol_id, p_timeframe
-    FROM unnest(p_symbol_ids) AS u (symbol_id)
-    WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
-    ORDER BY u.symbol_id
-    ON CONFLICT DO NOTHING;
-  END IF;
-  PERFORM FROM ingest.series r
-  WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
-  ORDER BY r.symbol_id
-  FOR NO KEY UPDATE;
-  PERFORM ingest.begin_bars(p_symbol_ids);
-  RETURN QUERY
-  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, nullif(r.deleted, '{}'),
-         CASE WHEN r.deleted <> '{}' THEN ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END
-  FROM ingest.series r
-  LEFT JOIN LATERAL (
-    SELECT array_agg(a.asked_from) AS newer_from, array_agg(a.asked_to) AS newer_to, array_agg(a.partial) AS newer_partial
-    FROM (
-      SELECT w.asked_from, w.partial,
-             least(w.asked_to, (v_last + ceil(extract(epoch FROM
-               w.fetch_time AT TIME ZONE 'America/New_York' - v_fetch) / 86400)::integer)::timestamp AT TIME ZONE p_zone) AS asked_to
-      FROM ingest.writes w
-      WHERE r.answer_time > v_earliest AND w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
-        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
-      UNION ALL
-      SELECT w.asked_from, w.partial, w.asked_to
-      FROM ingest.writes w
-      WHERE r.answer_time > v_earliest AND w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
-        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
-        AND r.symbol_id = ANY (w.symbol_ids)
-        AND w.fetch_time AT TIME ZONE 'America/New_York'
-            > v_fetch - (v_last - ((w.asked_to - interval '1 us') AT TIME ZONE p_zone)::date) * interval '1 day'
-    ) a
-    WHERE a.asked_from < a.asked_to
-  ) n ON true
-  WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
-  ORDER BY r.symbol_id;
-END $function$
-;
-
 --: function ingest.note_many_suspects(integer[],smallint,text,date[],date[],integer[],date[],date[])
 CREATE OR REPLACE FUNCTION ingest.note_many_suspects(p_symbol_ids integer[], p_timeframe smallint, p_calendar text, p_first_dates date[], p_end_dates date[], p_empty_symbols integer[], p_empty_first date[], p_empty_last date[])
  RETURNS void
@@ -1340,6 +1277,7 @@ CREATE OR REPLACE FUNCTION ingest.note_many_suspects(p_symbol_ids integer[], p_t
  SET enable_nestloop TO 'on'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 DECLARE
   v_now timestamptz := clock_timestamp();
@@ -1355,6 +1293,13 @@ BEGIN
   v_any := EXISTS (
     SELECT FROM ingest.suspects s
     WHERE s.timeframe = p_timeframe AND s.symbol_id BETWEEN p_symbol_ids[1] AND p_symbol_ids[cardinality(p_symbol_ids)]);
+  IF NOT v_any AND cardinality(p_empty_symbols) = 0 AND NOT EXISTS (
+    SELECT FROM ingest.series r
+    WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
+      AND (r.first_ts AT TIME ZONE v_zone)::date >= (SELECT min(d) FROM unnest(p_first_dates) AS d)
+      AND upper(r.asked) > (SELECT min(d) FROM unnest(p_end_dates) AS d)) THEN
+    RETURN;
+  END IF;
   v_alone := array(
     SELECT u.symbol_id
     FROM unnest(p_symbol_ids, p_first_dates, p_end_dates) AS u (symbol_id, first_date, end_date)
@@ -1427,24 +1372,26 @@ CREATE OR REPLACE FUNCTION ingest.end_many(p_slice_id bigint, p_write_id integer
  SET enable_nestloop TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_hashjoin TO 'on'
+ SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 #variable_conflict use_column
 DECLARE
   v_count integer := cardinality(p_symbol_ids);
+  v_first date := (SELECT min(d) FROM unnest(p_first_dates) AS d);
+  v_end date := (SELECT max(d) FROM unnest(p_end_dates) AS d);
+  v_inserted bigint := (SELECT sum(i) FROM unnest(p_inserted) AS i) * CASE WHEN cardinality(p_inserted) = 1 THEN v_count ELSE 1 END;
   v_near date[];
   v_wanted boolean;
   v_held boolean;
   v_state smallint;
   v_next integer;
 BEGIN
-  p_inserted := ingest.filled(p_inserted, v_count);
   p_first_dates := ingest.filled(p_first_dates, v_count);
   p_end_dates := ingest.filled(p_end_dates, v_count);
   SELECT array_agg(c.session_date ORDER BY c.session_date) INTO v_near
   FROM ingest.sessions c
   WHERE c.calendar = p_calendar
-    AND c.session_date >= (SELECT min(d) - 14 FROM unnest(p_first_dates) AS d)
-    AND c.session_date <= (SELECT max(d) FROM unnest(p_end_dates) AS d);
+    AND c.session_date >= v_first - 14 AND c.session_date <= v_end;
   IF cardinality(p_minute_symbols) > 0 THEN
     WITH kept AS (
       INSERT INTO ingest.minute_sessions AS m (symbol_id, session_date, bars, regular_bars)
@@ -1470,27 +1417,31 @@ BEGIN
       first_ts = least(r.first_ts, u.first_ts), last_ts = greatest(r.last_ts, u.last_ts),
       last_write_id = CASE WHEN u.changed THEN p_write_id ELSE r.last_write_id END,
       answer_time = greatest(r.answer_time, p_fetch_time), tail = coalesce(u.tail, r.tail),
-      asked = r.asked + u.answered,
       failed = CASE WHEN isempty(r.failed) THEN r.failed ELSE r.failed - u.answered END,
       outside_plan = CASE WHEN isempty(r.outside_plan) THEN r.outside_plan ELSE r.outside_plan - u.answered END,
-      watermark = (
-        SELECT CASE WHEN f.until > v_near[1] AND f.until <= v_near[cardinality(v_near)]
+      (asked, watermark) = (
+        SELECT f.asked,
+               CASE WHEN f.until > v_near[1] AND f.until <= v_near[cardinality(v_near)]
                     THEN v_near[width_bucket(f.until - 1, v_near)]
                     ELSE (SELECT max(c.session_date) FROM ingest.sessions c
                           WHERE c.calendar = p_calendar AND c.session_date < f.until) END
-        FROM (SELECT CASE WHEN datemultirange(range_merge(m.asked)) = m.asked THEN upper(m.asked)
-                          ELSE (SELECT upper(run) FROM unnest(m.asked) AS run ORDER BY run LIMIT 1) END AS until
-              FROM (SELECT r.asked + u.answered AS asked OFFSET 0) m) f),
+        FROM (
+          SELECT m.asked,
+                 CASE WHEN datemultirange(range_merge(m.asked)) = m.asked THEN upper(m.asked)
+                      ELSE (SELECT upper(run) FROM unnest(m.asked) AS run ORDER BY run LIMIT 1) END AS until
+          FROM (SELECT r.asked + u.answered AS asked OFFSET 0) m
+          OFFSET 0
+        ) f),
       last_success_time = clock_timestamp(), last_error = ''
   FROM (
     SELECT a.symbol_id, a.inserted, a.validated, a.new_rejects, a.sessions, a.changed, a.first_ts, a.last_ts, a.tail,
            datemultirange(daterange(a.first_date, a.end_date)) AS answered
-    FROM unnest(p_symbol_ids, p_inserted, ingest.filled(p_validated, v_count),
+    FROM unnest(p_symbol_ids, ingest.filled(p_inserted, v_count), ingest.filled(p_validated, v_count),
                 ingest.filled(p_new_rejects, v_count), ingest.filled(p_sessions, v_count), ingest.filled(p_changed, v_count),
                 ingest.filled(p_first_ts, v_count), ingest.filled(p_last_ts, v_count), ingest.filled(p_tails, v_count),
                 p_first_dates, p_end_dates)
       AS a (symbol_id, inserted, validated, new_rejects, sessions, changed, first_ts, last_ts, tail, first_date, end_date)
-    OFFSET 0  -- or answered would be made anew wherever it is used
+    OFFSET 0  -- each OFFSET keeps an expression from being made anew wherever it is used
   ) u
   WHERE r.symbol_id = u.symbol_id AND r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe;
   PERFORM ingest.note_many_suspects(p_symbol_ids, p_timeframe, p_calendar, p_first_dates, p_end_dates, p_empty_symbols, p_empty_first,
@@ -1502,7 +1453,7 @@ BEGIN
   v_next := ingest.finish(p_write_id, v_state < 3, NULL, p_timeframe, p_min_ts, p_max_ts, p_fetch_time, p_asked_from, p_asked_to);
   UPDATE ingest.slices s
   SET state = v_state, position = CASE WHEN p_done THEN NULL ELSE p_position END, write_id = v_next, attempts = 0, reason = p_note,
-      inserted = s.inserted + coalesce((SELECT sum(i) FROM unnest(p_inserted) AS i), 0), updated = s.updated + p_updated,
+      inserted = s.inserted + coalesce(v_inserted, 0), updated = s.updated + p_updated,
       unchanged = s.unchanged + p_unchanged, rejected = s.rejected + p_rejected,
       requests = CASE WHEN s.kind = 3 THEN 0 ELSE s.requests END,
       lease_owner = CASE WHEN v_state = 2 THEN s.lease_owner END,
@@ -1672,6 +1623,89 @@ BEGIN
       end_time = CASE WHEN v_state < 3 THEN NULL ELSE clock_timestamp() END
   WHERE s.slice_id = p_slice_id;
   RETURN QUERY SELECT v_state, v_next;
+END $function$
+;
+
+--: function ingest.begin_many(bigint,bigint,integer,integer[],smallint,timestamp with time zone,timestamp with time zone,timestamp with time zone,text)
+CREATE OR REPLACE FUNCTION ingest.begin_many(p_slice_id bigint, p_token bigint, p_write_id integer, p_symbol_ids integer[], p_timeframe smallint, p_fetch_time timestamp with time zone, p_asked_from timestamp with time zone, p_asked_to timestamp with time zone, p_zone text)
+ RETURNS TABLE(symbol_id integer, last_ts timestamp with time zone, tail bytea, newer_from timestamp with time zone[], newer_to timestamp with time zone[], newer_partial boolean[], deleted datemultirange, void datemultirange, splits boolean)
+ LANGUAGE plpgsql
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+ SET enable_sort TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_material TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_last date := ((p_asked_to - interval '1 us') AT TIME ZONE p_zone)::date;
+  v_fetch timestamp := p_fetch_time AT TIME ZONE 'America/New_York';
+  v_earliest timestamptz := (v_fetch - (v_last - (p_asked_from AT TIME ZONE p_zone)::date) * interval '1 day') AT TIME ZONE 'America/New_York';
+  v_more boolean;
+  v_splits boolean;
+BEGIN
+  IF NOT ingest.begin_part(p_slice_id, p_token, p_write_id) THEN
+    RETURN;
+  END IF;
+  IF (SELECT count(*) FROM ingest.series r WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe)
+     < cardinality(p_symbol_ids) THEN
+    INSERT INTO ingest.series (symbol_id, timeframe)
+    SELECT u.symbol_id, p_timeframe
+    FROM unnest(p_symbol_ids) AS u (symbol_id)
+    WHERE NOT EXISTS (SELECT FROM ingest.series r WHERE r.symbol_id = u.symbol_id AND r.timeframe = p_timeframe)
+    ORDER BY u.symbol_id
+    ON CONFLICT DO NOTHING;
+  END IF;
+  SELECT bool_or(r.answer_time > v_earliest OR r.deleted <> '{}') INTO v_more
+  FROM (
+    SELECT s.answer_time, s.deleted
+    FROM ingest.series s
+    WHERE s.symbol_id = ANY (p_symbol_ids) AND s.timeframe = p_timeframe
+    ORDER BY s.symbol_id
+    FOR NO KEY UPDATE
+  ) r;
+  PERFORM ingest.begin_bars(p_symbol_ids);
+  v_splits := EXISTS (
+    SELECT FROM ingest.actions a
+    WHERE a.symbol_id = ANY (p_symbol_ids) AND a.kind = 1 AND a.ended_write_id IS NULL AND a.flags & 1 = 0);
+  IF NOT v_more THEN
+    RETURN QUERY
+    SELECT r.symbol_id, r.last_ts, r.tail, NULL::timestamptz[], NULL::timestamptz[], NULL::boolean[], NULL::datemultirange,
+           NULL::datemultirange, v_splits
+    FROM ingest.series r
+    WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
+    ORDER BY r.symbol_id;
+    RETURN;
+  END IF;
+  RETURN QUERY
+  SELECT r.symbol_id, r.last_ts, r.tail, n.newer_from, n.newer_to, n.newer_partial, nullif(r.deleted, '{}'),
+         CASE WHEN r.deleted <> '{}' THEN ingest.void_sessions(p_slice_id, r.symbol_id, p_timeframe, r.deleted) END,
+         v_splits
+  FROM ingest.series r
+  LEFT JOIN LATERAL (
+    SELECT array_agg(a.asked_from) AS newer_from, array_agg(a.asked_to) AS newer_to, array_agg(a.partial) AS newer_partial
+    FROM (
+      SELECT w.asked_from, w.partial,
+             least(w.asked_to, (v_last + ceil(extract(epoch FROM
+               w.fetch_time AT TIME ZONE 'America/New_York' - v_fetch) / 86400)::integer)::timestamp AT TIME ZONE p_zone) AS asked_to
+      FROM ingest.writes w
+      WHERE r.answer_time > v_earliest AND w.symbol_id = r.symbol_id AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
+      UNION ALL
+      SELECT w.asked_from, w.partial, w.asked_to
+      FROM ingest.writes w
+      WHERE r.answer_time > v_earliest AND w.symbol_id IS NULL AND w.timeframe = p_timeframe AND w.fetch_time > v_earliest
+        AND w.commit_time IS NOT NULL AND w.asked_from < p_asked_to AND w.asked_to > p_asked_from
+        AND r.symbol_id = ANY (w.symbol_ids)
+        AND w.fetch_time AT TIME ZONE 'America/New_York'
+            > v_fetch - (v_last - ((w.asked_to - interval '1 us') AT TIME ZONE p_zone)::date) * interval '1 day'
+    ) a
+    WHERE a.asked_from < a.asked_to
+  ) n ON true
+  WHERE r.symbol_id = ANY (p_symbol_ids) AND r.timeframe = p_timeframe
+  ORDER BY r.symbol_id;
 END $function$
 ;
 

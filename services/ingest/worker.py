@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.get(__name__)
 
 SCHEMA = RequiredSchema(
-    version=10,
+    version=11,
     columns=(
         "ingest.bars.flags",
         "ingest.bar_revisions.ended_write_id",

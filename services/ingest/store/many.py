@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Also = Callable[[Connection, dict[int, int]], Awaitable[None]]
 
 BEGIN_MANY = """
-SELECT symbol_id, last_ts, tail, newer_from, newer_to, newer_partial, deleted, void
+SELECT symbol_id, last_ts, tail, newer_from, newer_to, newer_partial, deleted, void, splits
 FROM ingest.begin_many($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 
@@ -92,7 +92,8 @@ async def _write(
     heads = await _begin(conn, claim, part)
     if heads is None:
         return None
-    known = await splits.read(conn, part.symbol_ids.tolist(), part.span)
+    any_known = bool(heads) and heads[0]["splits"]
+    known = await splits.read(conn, part.symbol_ids.tolist(), part.span) if any_known else {}
     writing = _Writing(conn, claim, _without_void(part, heads), heads, known, Tally.of(len(heads)))
     writing.tally.unchanged += len(part.bars) - len(writing.part.bars)
     await writing.run()
