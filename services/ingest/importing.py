@@ -39,6 +39,14 @@ MOST_BYTES = 64 * 2**20
 _NAMED = 3
 
 
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A file that is unpacked, and its lines."""
+
+    file: DayFile
+    frame: pl.DataFrame
+
+
 @dataclass(slots=True)
 class _Read:
     """Files that a slice imports, by day, with their ids and lines; and those that it does not."""
@@ -51,16 +59,13 @@ class _Read:
     bad: dict[str, str] = field(default_factory=dict)
     """Why they cannot be read."""
 
-    def add(self, file_id: int, found: Found, packed: bytes) -> None:
-        """Unpacks and reads a file."""
-        try:
-            file = imports.DayFile(found.name, found.day, flatfiles.unpack(packed))
-            frame = imports.read_file(file)
-        except flatfiles.BadFileError as error:
-            self.bad[found.name] = str(error)
+    def add(self, file_id: int, name: str, lines: _Lines | str) -> None:
+        """Takes a file's lines, or why it has none."""
+        if isinstance(lines, str):
+            self.bad[name] = lines
         else:
-            self.files.append(file)
-            self.frames.append(frame)
+            self.files.append(lines.file)
+            self.frames.append(lines.frame)
             self.ids.append(file_id)
 
     def drop(self, at: int, reason: str) -> None:
@@ -160,23 +165,13 @@ class Importer:
         read, names = _Read(), await asyncio.to_thread(_names, root, path, _kind(claim))
         first = {name.day: (name, size) for name, size in reversed(names[0])}
         wanted = [first[day] for day in sorted(first) if claim.first_date <= day <= claim.last_date]
-        packed = {name.path: await asyncio.to_thread((root / name.path).read_bytes) for name, _ in wanted}
-        found = [
-            files.Found(
-                name=name.path,
-                sha256=sha256(packed[name.path]).digest(),
-                size=size,
-                published=filenames.published(name.day),
-                day=name.day,
-            )
-            for name, size in wanted
-        ]
+        found, packed = await asyncio.to_thread(_found, root, wanted)
         ids = await files.take(self._db, claim, found, again=claim.mode == REFETCH)
-        for one in found:
-            if one.name in ids:
-                await asyncio.to_thread(read.add, ids[one.name], one, packed[one.name])
-            else:
-                read.known.append(one.name)
+        new = [one for one in found if one.name in ids]
+        read.known = [one.name for one in found if one.name not in ids]
+        lines = await asyncio.gather(*(asyncio.to_thread(_lines_of, one, packed[one.name]) for one in new))
+        for one, its in zip(new, lines, strict=True):
+            read.add(ids[one.name], one.name, its)
         return read
 
     async def _set_apart(self, claim: Claim, path: Path, bad: Mapping[str, str]) -> bool:
@@ -191,12 +186,11 @@ class Importer:
     async def _holdings(self, asset_class: int) -> pl.DataFrame:
         """Returns who held which ticker, in all spellings of the files."""
         found = set()
-        for row in await files.holdings(self._db, asset_class):
-            spellings = {row["provider_ticker"]}
+        for symbol_id, ticker, provider_ticker, from_date, to_date in await files.holdings(self._db, asset_class):
+            held = (symbol_id, day_of(from_date), day_of(to_date or date.max) + 1)
+            found.add(imports.Holding(provider_ticker, *held))
             if asset_class == CRYPTO:
-                spellings |= {row["ticker"], f"X:{row['ticker']}"}
-            first, end = day_of(row["from_date"]), day_of(row["to_date"] or date.max) + 1
-            found |= {imports.Holding(ticker, row["symbol_id"], first, end) for ticker in spellings}
+                found |= {imports.Holding(ticker, *held), imports.Holding(f"X:{ticker}", *held)}
         return imports.to_frame(list(found))
 
     async def _write(self, claim: Claim, read: _Read, imported: Imported) -> int | None:
@@ -221,6 +215,31 @@ class Importer:
                 break
         await slices.release(self._db, claim, reason="", sent=False)
         return slices.PENDING
+
+
+def _found(root: Path, wanted: Sequence[tuple[Name, int]]) -> tuple[list[Found], dict[str, bytes]]:
+    """Returns files as they are found, and what they hold."""
+    packed = {name.path: (root / name.path).read_bytes() for name, _ in wanted}
+    found = [
+        files.Found(
+            name=name.path,
+            sha256=sha256(packed[name.path]).digest(),
+            size=size,
+            published=filenames.published(name.day),
+            day=name.day,
+        )
+        for name, size in wanted
+    ]
+    return found, packed
+
+
+def _lines_of(found: Found, packed: bytes) -> _Lines | str:
+    """Unpacks and reads a file; returns its lines, or why it cannot be read."""
+    try:
+        file = imports.DayFile(found.name, found.day, flatfiles.unpack(packed))
+        return _Lines(file, imports.read_file(file))
+    except flatfiles.BadFileError as error:
+        return str(error)
 
 
 def _note(read: _Read, imported: Imported | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,8 +35,7 @@ _MOST_REJECTED = 1_000
 _LARGEST_SHARE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(NamedTuple):
     """Says that a symbol holds a ticker, as the files spell it, on the days from first to end (exclusive)."""
 
     ticker: str
@@ -95,10 +94,13 @@ def to_batch(
     span = SliceSpan.of(timeframe, sessions, day_of(files[0].day), day_of(files[-1].day))
     bars, sifted = _sift(bars, off_grid, known["day"].to_numpy(), owners, span)
     rejects = _refused(files, known, bars, sifted)
-    unknown = together.join(known.select("row"), on="row", how="anti")
+    nobodys = np.ones(len(together), np.bool_)
+    nobodys[known["row"].to_numpy()] = False
+    unknown = together.filter(nobodys)
     counts = _counts(len(files), together, known[sifted.rejected.tolist()], unknown)
-    ids = np.unique(np.concatenate([owners[sifted.kept], owners[sifted.rejected]]))
-    starts = np.searchsorted(owners[sifted.kept], np.append(ids, np.iinfo(np.int64).max))
+    whose = owners[sifted.kept]
+    ids = np.union1d(whose[np.flatnonzero(np.diff(whose, prepend=-1))], owners[sifted.rejected])
+    starts = np.searchsorted(whose, np.append(ids, np.iinfo(np.int64).max))
     batch = Batch(
         timeframe=timeframe,
         sessions=sessions,
@@ -116,15 +118,8 @@ def to_batch(
 
 def to_frame(holdings: Sequence[Holding]) -> pl.DataFrame:
     """Returns holdings as a table to be joined with lines."""
-    return pl.DataFrame(
-        {
-            "ticker": [one.ticker for one in holdings],
-            "symbol_id": [one.symbol_id for one in holdings],
-            "first": [one.first for one in holdings],
-            "end": [one.end for one in holdings],
-        },
-        schema={"ticker": pl.String, "symbol_id": pl.Int64, "first": pl.Int64, "end": pl.Int64},
-    )
+    schema = {"ticker": pl.String, "symbol_id": pl.Int64, "first": pl.Int64, "end": pl.Int64}
+    return pl.DataFrame(list(zip(*holdings, strict=True)), schema=schema, orient="col")
 
 
 def _resolve(lines: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:

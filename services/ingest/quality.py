@@ -154,9 +154,10 @@ def _first_of_each_time(
     if owners is not None:
         whose = owners[by_time]
         first[1:] |= whose[1:] != whose[:-1]
-    leaders = by_time[np.maximum.accumulate(np.where(first, np.arange(len(ts)), 0))]
-    same = bars.take(by_time).same_values(bars.take(leaders))
-    return by_time[first], by_time[~same]
+    later = np.flatnonzero(~first)
+    leaders = np.maximum.accumulate(np.where(first, np.arange(len(ts)), 0))[later]
+    same = bars.take(by_time[later]).same_values(bars.take(by_time[leaders]))
+    return by_time[first], by_time[later[~same]]
 
 
 def judge(bars: Columns, before: Context, splits: Sequence[Split] = ()) -> FlagArray:
