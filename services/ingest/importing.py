@@ -151,8 +151,8 @@ class Importer:
 
     async def _import(self, claim: Claim, folder: Path, path: Path) -> int | None:
         """Imports the files of a slice, part by part, until it is done or must stop."""
-        read = await self._read(claim, folder, path)
-        sessions, holdings = self._sessions(claim.asset_class), await self._holdings(claim.asset_class)
+        read, holdings = await asyncio.gather(self._read(claim, folder, path), self._holdings(claim.asset_class))
+        sessions = self._sessions(claim.asset_class)
         imported = await asyncio.to_thread(_batch, read, holdings, claim.key.timeframe, sessions)
         if read.bad and not await self._set_apart(claim, path, read.bad):
             return None
