@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from services.ingest.batches import Batch, cut
 from services.ingest.calendar import day_of
 from services.ingest.columns import Columns, concatenate, no_bars
-from services.ingest.quality import NO_CONTEXT, Contexts, context_after, decode_tail, encode_tail, judge, judge_many
+from services.ingest.quality import (
+    GAP,
+    NO_CONTEXT,
+    Contexts,
+    context_after,
+    decode_tail,
+    encode_tail,
+    judge,
+    judge_many,
+)
 from services.ingest.slices import SliceSpan
 from services.ingest.store import many, parts, sessions, slices
 from services.ingest.store.instants import to_ms
@@ -30,6 +39,10 @@ from tests.ingest.working import CRYPTO, DAY, FAILED, MINUTE, PENDING, RUNNING, 
 LEASE = timedelta(minutes=1)
 NAN = float("nan")
 MARKET = slices.FILE
+SPLIT = """
+INSERT INTO ingest.actions (action_id, write_id, symbol_id, ex_date, kind, split_from, split_to)
+VALUES (1, 0, $1, $2, 1, 1, 2)
+"""
 SYMBOLS = 4
 
 
@@ -131,6 +144,19 @@ async def test_a_part_writes_bars_figures_and_goes_on_under_the_same_claim(work)
     (row,) = await work.slices()
     assert (row["inserted"], row["requests"], row["position"]) == (3, 0, None)
     await recount(work, DAY)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one part", "days apart"])
+async def test_a_fall_is_a_gap_but_where_a_split_explains_it(work, together):
+    a, b = work.ids[:2]
+    await work.sql.execute(SPLIT, a, date(2024, 1, 3))
+    if together:
+        await write(work, await start(work, 2, 3), batch(work, 2, 3, {a: {2: 10, 3: 5}, b: {2: 10, 3: 5}}))
+    else:
+        await write(work, await start(work, 2, 2), batch(work, 2, 2, {a: {2: 10}, b: {2: 10}}))
+        await write(work, await start(work, 3, 3), batch(work, 3, 3, {a: {3: 5}, b: {3: 5}}))
+    flags = await work.sql.fetch("SELECT symbol_id, flags FROM ingest.bars ORDER BY symbol_id, ts")
+    assert [tuple(row) for row in flags] == [(a, 0), (a, 0), (b, 0), (b, GAP)]
 
 
 async def test_the_same_again_changes_nothing(work):
