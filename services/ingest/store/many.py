@@ -275,7 +275,10 @@ def _same(said: Columns, held: Held, *, partial: bool) -> bool:
 async def _bring_back(conn: Connection, part: Batch, heads: Sequence[asyncpg.Record]) -> None:
     """Notes that sessions which were deleted are answered again."""
     again = [at for at, row in enumerate(heads) if row["deleted"]]
-    first, end = answered(part) if again else ([], [])
+    if not again:
+        return
+    first, end = answered(part)
     for at in [at for at in again if first[at] < end[at]]:
         key = (int(part.symbol_ids[at]), part.timeframe)
-        await conn.execute(parts.BRING_BACK, *key, date_of(first[at]), date_of(end[at]), heads[at]["void"] or [])
+        dates = date_of(int(first[at])), date_of(int(end[at]))
+        await conn.execute(parts.BRING_BACK, *key, *dates, heads[at]["void"] or [])

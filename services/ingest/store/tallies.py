@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
+    from numpy.typing import NDArray
+
     from services.ingest.batches import Batch
     from services.ingest.columns import BoolArray, Columns, IntArray
     from services.ingest.merge import Held, Outcome
@@ -82,7 +84,7 @@ def superseded(bars: Columns, own: Held, later: Sequence[tuple[int, int]]) -> in
     return len(old) - int(same.sum())
 
 
-def answered(part: Batch) -> tuple[list[int], list[int]]:
+def answered(part: Batch) -> tuple[IntArray, IntArray]:
     """Returns for each series the first day that it is answered for, and the session after the last one."""
     days, known = part.span.days(part.bars.ts), part.sessions.days
     filled = np.diff(part.starts) > 0
@@ -94,7 +96,7 @@ def answered(part: Batch) -> tuple[list[int], list[int]]:
     end[filled] = np.where(at < len(known), known[np.minimum(at, len(known) - 1)], last)
     if part.whole:
         end[~filled] = part.span.session_from(part.end_day)
-    return first.tolist(), end.tolist()
+    return first, end
 
 
 def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]:
@@ -105,13 +107,13 @@ def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]
         part.timeframe,
         part.sessions.calendar,
         part.symbol_ids.tolist(),
-        _once(tally.inserted.tolist()),
-        _once(tally.validated.tolist()),
-        _once(new_rejects),
+        _once(tally.inserted),
+        _once(tally.validated),
+        _once(np.array(new_rejects, np.int64)),
         _once(sessions),
-        _once(tally.changed.tolist()),
-        [None if ms == NO_TIME else from_ms(ms) for ms in _once(tally.first.tolist())],
-        [None if ms == NO_TIME else from_ms(ms) for ms in _once(tally.last.tolist())],
+        _once(tally.changed),
+        [None if ms == NO_TIME else from_ms(ms) for ms in _once(tally.first)],
+        [None if ms == NO_TIME else from_ms(ms) for ms in _once(tally.last)],
         tally.tails,
         [date_of(day) for day in _once(first)],
         [date_of(day) for day in _once(end)],
@@ -128,14 +130,14 @@ def ending(part: Batch, tally: Tally, new_rejects: list[int]) -> tuple[Any, ...]
     )
 
 
-def _once(values: list[int]) -> list[int]:
-    """Returns one value that stands for all where they are the same: making arrays of them is what takes time."""
-    return values[:1] if len(set(values)) == 1 else values
+def _once(values: NDArray[np.generic]) -> list[Any]:
+    """Returns one value that stands for all where they are the same: making lists of them is what takes time."""
+    same = len(values) > 0 and bool((values == values[0]).all())
+    one_or_all: list[Any] = (values[:1] if same else values).tolist()
+    return one_or_all
 
 
-def _empty_runs(
-    part: Batch, tally: Tally, first: Sequence[int], end: Sequence[int]
-) -> tuple[list[int], list[date], list[date]]:
+def _empty_runs(part: Batch, tally: Tally, first: IntArray, end: IntArray) -> tuple[list[int], list[date], list[date]]:
     """Returns the runs of answered sessions without a daily bar: whose, first and last dates; of minutes none."""
     if not part.span.daily:
         return [], [], []
@@ -153,20 +155,20 @@ def _empty_runs(
     return whose, firsts, lasts
 
 
-def _sessions(part: Batch, tally: Tally) -> tuple[list[int], tuple[list[Any], ...]]:
+def _sessions(part: Batch, tally: Tally) -> tuple[IntArray, tuple[list[Any], ...]]:
     """Returns the sessions that daily bars add to each series; or of minutes series, days, bars and regular ones."""
     count = len(part.symbol_ids)
     if not tally.inserted_times:
-        return [0] * count, ([], [], [], [])
+        return np.zeros(count, np.int64), ([], [], [], [])
     owners = np.searchsorted(part.symbol_ids, np.concatenate([whose for whose, _ in tally.inserted_times]))
     ts = np.concatenate([times for _, times in tally.inserted_times])
     days = part.span.days(ts)
     if part.span.daily:
         held = np.isin(days, part.sessions.days)
-        return np.bincount(owners[held], minlength=count).tolist(), ([], [], [], [])
+        return np.bincount(owners[held], minlength=count), ([], [], [], [])
     pairs, at = np.unique(np.stack([owners, days]), axis=1, return_inverse=True)
     at = at.reshape(-1)
     regular = np.bincount(at, weights=part.sessions.regular(ts), minlength=pairs.shape[1]).astype(np.int64)
     bars = np.bincount(at, minlength=pairs.shape[1])
-    whose = part.symbol_ids[pairs[0]].tolist()
-    return [0] * count, (whose, [date_of(day) for day in pairs[1].tolist()], bars.tolist(), regular.tolist())
+    whose, dates = part.symbol_ids[pairs[0]].tolist(), [date_of(day) for day in pairs[1].tolist()]
+    return np.zeros(count, np.int64), (whose, dates, bars.tolist(), regular.tolist())
