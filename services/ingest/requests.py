@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest.calendar import day_of
 from services.ingest.filenames import kind_of
+from services.ingest.imports import UNKNOWN_TICKER
 from services.ingest.planner import STORED
+from services.ingest.quality import Reason
 from services.ingest.resolving import Wanted
 from services.ingest.store.imports import Ask
 from services.ingest.timeframes import TIMEFRAMES
@@ -236,6 +238,14 @@ def all_known(field: str, values: Iterable[int], enum: Any) -> list[int]:
     """Returns the values of a filter, each once; raises InvalidArgument for one that the contract does not have."""
     found = {known(f"{field}[{position}]", value, enum) for position, value in enumerate(values)}
     return sorted(found - {0})
+
+
+def reject_reason(text: str) -> str:
+    """Returns the reason that a filter of refused bars names, empty for any; raises InvalidArgument."""
+    reasons = [*(str(reason) for reason in Reason), UNKNOWN_TICKER]
+    if text and text not in reasons:
+        raise InvalidArgument("reason", f"is {text[:MAX_REASON]!r}, must be one of {', '.join(reasons)}")
+    return text
 
 
 def pause_reason(text: str, default: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from services.ingest.store.symbols import Symbol, SymbolStore
 
 MAX_SYMBOLS = 20_000
+_NAMED_IN_ERRORS = 20
 _LARGEST_ID = 2**31 - 1
 
 
@@ -32,6 +33,10 @@ class Wanted:
     all_active: bool = False
     tickers_field: str = "tickers"
     """What the request calls the field that the tickers stand in."""
+
+    def field_of(self, position: int) -> str:
+        """Returns what an error calls a ticker by its place."""
+        return f"tickers[{position}]" if self.tickers_field == "tickers" else self.tickers_field
 
     def check(self, maximum: int = MAX_SYMBOLS) -> None:
         """Raises InvalidArgument unless the symbols are named in one way and are not too many."""
@@ -76,7 +81,7 @@ async def resolve(
     else:
         return Resolution(await store.active(wanted.asset_class or None))
     if found.unresolved and (strict or not found.symbols):
-        raise found.unresolved[0].error
+        raise _told_together(found.unresolved)
     return Resolution(list({symbol.symbol_id: symbol for symbol in found.symbols}.values()), found.unresolved)
 
 
@@ -111,7 +116,7 @@ async def _by_ids(store: SymbolStore, symbol_ids: Sequence[int]) -> Resolution:
 
 
 async def _by_tickers(store: SymbolStore, wanted: Wanted) -> Resolution:
-    meanings = [_meanings(text, wanted) for text in wanted.tickers]
+    meanings = [_meanings(text, wanted, position) for position, text in enumerate(wanted.tickers)]
     spelled = {meaning.ticker for found in meanings if not isinstance(found, MdwError) for meaning in found}
     holders: dict[str, list[Symbol]] = {}
     for symbol in await store.by_tickers(sorted(spelled)):
@@ -127,11 +132,26 @@ async def _by_tickers(store: SymbolStore, wanted: Wanted) -> Resolution:
     return resolution
 
 
-def _meanings(text: str, wanted: Wanted) -> tuple[tickers.Spelling, ...] | MdwError:
+def _told_together(unresolved: Sequence[Unresolved]) -> MdwError:
+    """Returns one error for all that failed alike, misspelled ones first, so that nobody mends them one by one."""
+    first = min((one.error for one in unresolved), key=lambda error: not isinstance(error, InvalidArgument))
+    alike = [one for one in unresolved if one.error.reason == first.reason]
+    if isinstance(first, InvalidArgument):
+        return InvalidArgument.many(
+            each for one in alike if isinstance(one.error, InvalidArgument) for each in one.error.violations
+        )
+    if len(alike) == 1 or not isinstance(first, NotFound):
+        return first
+    names = ", ".join(one.ticker or str(one.symbol_id) for one in alike[:_NAMED_IN_ERRORS])
+    more = f" and {len(alike) - _NAMED_IN_ERRORS} more" if len(alike) > _NAMED_IN_ERRORS else ""
+    return NotFound(first.reason, f"there are no symbols {names}{more}", **dict.fromkeys(first.metadata, names))
+
+
+def _meanings(text: str, wanted: Wanted, position: int) -> tuple[tickers.Spelling, ...] | MdwError:
     try:
         return tickers.readings(text, wanted.asset_class)
     except tickers.TickerError as broken:
-        return InvalidArgument(wanted.tickers_field, str(broken))
+        return InvalidArgument(wanted.field_of(position), str(broken))
 
 
 def _pick(text: str, meanings: Sequence[tickers.Spelling], holders: dict[str, list[Symbol]]) -> Symbol | MdwError:

@@ -178,10 +178,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> ingest_pb2.ListRejectedBarsResponse:
         size = paging.page_size(request.page_size)
         timeframe = requests.stored_timeframe(request.timeframe)
+        reason = requests.reject_reason(request.reason)
         symbol_id = await self._asked_symbol(request)
         position = self._tokens.read(request.page_token, "ListRejectedBars", _filters(request))
         before = _int(position[0]) if position else None
-        rows = await self._rejects.page(symbol_id, timeframe, request.reason, before, size + 1)
+        rows = await self._rejects.page(symbol_id, timeframe, reason, before, size + 1)
         answer = ingest_pb2.ListRejectedBarsResponse(bars=[to_rejected_bar(row) for row in rows[:size]])
         if len(rows) > size:
             last = [rows[size - 1].reject_id]

@@ -178,14 +178,14 @@ async def test_a_running_job_says_its_pace(ingest):
 async def test_refused_bars_are_listed_newest_first_with_their_raw_text(ingest):
     aapl, btc = await ingest.symbol("AAPL"), await ingest.symbol("BTC-USD", CRYPTO)
     await ingest.sql.execute(INSERT_REJECT, aapl, DAY, "AAPL", "HIGH_LOW", '{"h":1,"l":2}')
-    await ingest.sql.execute(INSERT_REJECT, aapl, MINUTE, "AAPL", "PRICE", '{"o":-1}')
-    await ingest.sql.execute(INSERT_REJECT, btc, DAY, "X:BTCUSD", "PRICE", '{"o":-2}')
-    await ingest.sql.execute(INSERT_REJECT, None, DAY, "ZZZ", "PRICE", '{"o":-3}')
+    await ingest.sql.execute(INSERT_REJECT, aapl, MINUTE, "AAPL", "PRICE_NOT_POSITIVE", '{"o":-1}')
+    await ingest.sql.execute(INSERT_REJECT, btc, DAY, "X:BTCUSD", "PRICE_NOT_POSITIVE", '{"o":-2}')
+    await ingest.sql.execute(INSERT_REJECT, None, DAY, "ZZZ", "PRICE_NOT_POSITIVE", '{"o":-3}')
     found = await pages(ingest, "ListRejectedBars", "bars", page_size=3)
     assert [one.raw for page in found for one in page] == ['{"o":-3}', '{"o":-2}', '{"o":-1}', '{"h":1,"l":2}']
     assert await refused(ingest, ticker="BTC", asset_class=CRYPTO) == ['{"o":-2}']
     assert await refused(ingest, symbol_id=aapl, timeframe=DAY) == ['{"h":1,"l":2}']
-    assert await refused(ingest, reason="PRICE", ticker="AAPL") == ['{"o":-1}']
+    assert await refused(ingest, reason="PRICE_NOT_POSITIVE", ticker="AAPL") == ['{"o":-1}']
     newest = (await ingest.call("ListRejectedBars", page_size=1)).bars[0]
     assert (newest.symbol_id, newest.provider_ticker, newest.start_time) == (0, "ZZZ", at("2024-01-02"))
 
@@ -200,13 +200,19 @@ async def test_refused_bars_of_an_unknown_ticker_or_derived_timeframe_are_an_err
     assert await ingest.broken_fields("ListRejectedBars", timeframe=5) == ["timeframe"]
 
 
+async def test_a_reason_that_no_rule_has_is_an_error_that_names_the_rules(ingest):
+    error = await ingest.failure("ListRejectedBars", reason="high_low")
+    assert error.details().startswith("reason: is 'high_low', must be one of MISSING_FIELD, NOT_FINITE, ")
+    assert error.details().endswith("DUPLICATE, UNKNOWN_TICKER")
+
+
 async def test_old_slices_and_refused_bars_go_and_jobs_stay(ingest):
     old, fresh = await begun(ingest, "AA"), await begun(ingest, "BB")
     for _ in range(2):
         slice_id = (await ingest.claim())["slice_id"]
         await ingest.end(slice_id)
         await finish_backfills(ingest.server.db, slice_id)
-    await ingest.sql.execute(INSERT_REJECT, None, DAY, "AA", "PRICE", "{}")
+    await ingest.sql.execute(INSERT_REJECT, None, DAY, "AA", "PRICE_NOT_POSITIVE", "{}")
     await ingest.sql.execute("UPDATE ingest.slices SET end_time = end_time - interval '40 days'")
     await ingest.sql.execute("UPDATE ingest.rejected_bars SET last_seen = last_seen - interval '401 days'")
     await ingest.sql.execute(

@@ -240,8 +240,8 @@ async def test_a_bad_request_names_all_its_fields(ingest):
 
 
 async def test_a_text_that_is_no_ticker_is_an_invalid_field(ingest):
-    error = await ingest.failure("StartBackfill", tickers=["no such thing!"], timeframes=[DAY])
-    assert violations(error) == ["tickers"]
+    error = await ingest.failure("StartBackfill", tickers=["AAPL", "no such thing!", "A" * 99], timeframes=[DAY])
+    assert violations(error) == ["tickers[1]", "tickers[2]"]
 
 
 async def test_an_unknown_symbol_is_not_found_and_an_inactive_one_is_refused(ingest):

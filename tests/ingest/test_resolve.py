@@ -95,3 +95,15 @@ async def test_with_strict_one_unknown_among_several_is_an_error(registry):
     assert len((await resolve(store, Wanted(tickers=["AA", "NOPE"]))).unresolved) == 1
     with pytest.raises(NotFound):
         await resolve(store, Wanted(tickers=["AA", "NOPE"]), strict=True)
+
+
+async def test_all_that_are_unknown_are_told_in_one_error(registry):
+    made, store = registry
+    await made.symbol("AA")
+    unknown = [f"NO{number}" for number in range(22)]
+    with pytest.raises(NotFound, match=r"there are no symbols NO0, NO1, .* NO19 and 2 more") as caught:
+        await resolve(store, Wanted(tickers=["AA", *unknown]), strict=True)
+    assert caught.value.metadata == {"ticker": ", ".join(unknown[:20])}
+    with pytest.raises(NotFound, match="there are no symbols 1000, 1001") as caught:
+        await resolve(store, Wanted(symbol_ids=[1000, 1001]))
+    assert caught.value.metadata == {"symbol_id": "1000, 1001"}
