@@ -108,6 +108,21 @@ async def test_every_hole_has_its_reason(ingest):
     assert not told[Reason.GIVEN_UP].HasField("next_ask_time")
 
 
+async def test_what_waits_for_a_person_says_what_for(ingest):
+    await ingest.symbol("AAPL")
+    backfill_id = (await ingest.start(tickers=["AAPL"], end_time=at("2024-02-01"))).backfill.backfill_id
+
+    async def told():
+        (hole,) = (await coverage(ingest, tickers=["AAPL"])).holes
+        return Reason.Name(hole.reason), hole.detail
+
+    assert await told() == ("IN_PROGRESS", "")
+    await ingest.call("PauseBackfill", backfill_id=backfill_id, reason="the key is renewed")
+    assert await told() == ("IN_PROGRESS", "paused: the key is renewed")
+    await ingest.call("PauseBackfill", backfill_id=backfill_id)
+    assert await told() == ("IN_PROGRESS", f"paused by key {ingest.key[:12]}")
+
+
 async def test_holes_join_over_weekends_and_holidays(ingest):
     await ingest.symbol("AAPL")
     found = await coverage(ingest, tickers=["AAPL"])

@@ -31,8 +31,18 @@ OPEN_WORK = """
 SELECT s.symbol_id, s.asset_class = 3 AS crypto, s.last_date,
        greatest(s.first_date, (s.cursor AT TIME ZONE
          CASE WHEN s.asset_class = 3 OR s.timeframe = 7 THEN 'UTC' ELSE 'America/New_York' END)::date) AS first_date,
-       CASE WHEN s.held THEN 'paused' ELSE s.reason END AS reason
+       CASE WHEN s.held THEN coalesce(p.reason, 'paused') ELSE s.reason END AS reason
 FROM ingest.slices s
+LEFT JOIN LATERAL (
+  SELECT CASE WHEN b.pause_reason LIKE 'paused%' THEN b.pause_reason ELSE 'paused: ' || b.pause_reason END AS reason
+  FROM ingest.backfill_slices bs
+  JOIN ingest.backfills b USING (backfill_id)
+  WHERE bs.slice_id = s.slice_id
+    AND s.held
+    AND b.state = 3
+  ORDER BY b.create_time
+  LIMIT 1
+) p ON true
 WHERE s.state IN (1, 2)
   AND s.timeframe = $2
   AND s.first_date < $4
