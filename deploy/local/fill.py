@@ -124,7 +124,12 @@ def outcome(backfill: Backfill | None) -> str:
         f"{done.bars_inserted:,} bars new, {done.bars_updated:,} corrected, {done.bars_unchanged:,} as held, "
         f"{done.bars_rejected:,} rejected, in {done.requests:,} requests"
     )
-    if backfill.state == Backfill.SUCCEEDED and not (done.bars_inserted or done.bars_updated):
+    if done.slices_outside_plan:
+        counts += (
+            f"; {done.slices_outside_plan:,} of {done.slices_total:,} slices lie outside the subscription: "
+            f"mdw backfill slices {backfill.backfill_id} --state outside_plan"
+        )
+    elif backfill.state == Backfill.SUCCEEDED and not (done.bars_inserted or done.bars_updated):
         return (
             "Nothing is missing: every session that has closed was asked for, and those that came without bars were "
             f"asked for again ({done.requests:,} requests)."

@@ -55,7 +55,7 @@ class Run:
                 self._state.note_running(None)
 
     async def _fill(self) -> None:
-        source = "Polygon gave none" if self._switches.polygon_key else "the replay has none recorded"
+        source = "Polygon gave none" if self._switches.polygon_key else "the replay gave none"
         async with AsyncClient(targets=self._switches.addresses, key_file=self._state.admin_key) as client:
             if problem := await fetch_actions(client):
                 self._say(problem)

@@ -32,6 +32,15 @@ def test_when_only_empty_sessions_were_asked_for_again_nothing_is_missing():
     assert outcome(again).endswith("(3 requests).")
 
 
+def test_what_the_subscription_does_not_cover_is_not_called_complete():
+    progress = ingest_pb2.Progress(slices_total=16, slices_outside_plan=16, requests=16)
+    refused = ingest_pb2.Backfill(backfill_id="b1", state=ingest_pb2.Backfill.SUCCEEDED, progress=progress)
+    assert outcome(refused) == (
+        "Backfill done: 0 bars new, 0 corrected, 0 as held, 0 rejected, in 16 requests; 16 of 16 slices lie outside "
+        "the subscription: mdw backfill slices b1 --state outside_plan."
+    )
+
+
 def test_a_backfill_that_failed_or_waits_says_why():
     waits = ingest_pb2.Backfill(state=ingest_pb2.Backfill.PAUSED, pause_reason="Unknown API Key", progress=DONE)
     assert outcome(waits).startswith("Backfill PAUSED (Unknown API Key): 14,404 bars new")

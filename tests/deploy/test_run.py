@@ -113,7 +113,7 @@ async def test_an_empty_folder_becomes_a_warehouse_of_real_bars(stage, capsys):
     assert f"Backfill done: {STORED:,} bars new, 0 corrected, 0 as held, 0 rejected" in output
     for ticker, cells in ROWS.items():
         assert row(output, ticker)[:6] == (ticker, *cells)
-    assert "No bars of AMD, AMZN, INTC, NVDA, QCOM, IWM, QQQ, ETH-USD: the replay has none recorded." in output
+    assert "No bars of AMD, AMZN, INTC, NVDA, QCOM, IWM, QQQ, ETH-USD: the replay gave none." in output
 
 
 async def test_a_second_run_serves_what_its_printed_commands_ask_and_says_how_it_is(stage, capsys):
