@@ -113,15 +113,15 @@ def instead(fault: Fault) -> Answer | None:
             return found
         case "500":
             return failure(int(fault.options.get("status", "500")), body)
-        case "timeout":
-            return Answer(200, b"", wait=float(fault.options.get("seconds", "3600")), reset=True)
         case "reset":
             return Answer(200, b"", reset=True)
     return refusal(*REFUSALS[fault.kind]) if fault.kind in REFUSALS else None
 
 
-def cut(answer: Answer, fault: Fault) -> Answer:
-    """Returns half of an answer."""
+def disturb(answer: Answer, fault: Fault) -> Answer:
+    """Returns an answer that comes late, or half of it."""
+    if fault.kind == "timeout":
+        return replace(answer, wait=float(fault.options.get("seconds", "3600")))
     if "hard" in fault.options:
         return replace(answer, cut=True)
     return replace(answer, body=answer.body[: len(answer.body) // 2], gzipped=None)

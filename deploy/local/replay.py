@@ -22,7 +22,7 @@ from deploy.local.faults import (
     LATER_PAGES,
     PAGES,
     Fault,
-    cut,
+    disturb,
     instead,
     parse_faults,
     spoil,
@@ -164,7 +164,7 @@ class Replay:
                 return broken
         found = self._answered(request)
         for fault in struck:
-            found = cut(found, fault)
+            found = disturb(found, fault)
         return found
 
     def _answered(self, request: Request) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import httpx
 import pytest
@@ -67,7 +68,14 @@ async def test_an_answer_may_never_come(replay, http):
     assert await closes(http) == CLOSES
 
 
-@pytest.mark.parametrize("switch", ["reset:times=1", "timeout:times=1,seconds=0", "cut:times=1,hard=1"])
+async def test_an_answer_may_come_late(replay, http):
+    replay.faults = parse_faults("timeout:seconds=0.3")
+    begun = time.monotonic()
+    assert await closes(http) == CLOSES
+    assert time.monotonic() - begun >= 0.25
+
+
+@pytest.mark.parametrize("switch", ["reset:times=1", "cut:times=1,hard=1"])
 async def test_a_connection_may_break(replay, http, switch):
     replay.faults = parse_faults(switch)
     with pytest.raises(httpx.RemoteProtocolError):
