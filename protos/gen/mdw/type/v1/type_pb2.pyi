@@ -135,7 +135,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     METHOD_UNKNOWN: _ErrorReason.ValueType  # 17
     """UNIMPLEMENTED: no such method."""
     SYMBOL_NOT_FOUND: _ErrorReason.ValueType  # 18
-    """NOT_FOUND: no such symbol. Metadata: ticker or symbol_id."""
+    """NOT_FOUND: no such symbol, or several. Metadata: ticker or symbol_id, with commas between the first 20 of several."""
     SYMBOL_EXISTS: _ErrorReason.ValueType  # 19
     """ALREADY_EXISTS: the symbol is registered. Metadata: symbol_id."""
     SYMBOL_AMBIGUOUS: _ErrorReason.ValueType  # 20
@@ -209,7 +209,7 @@ INTERNAL_ERROR: ErrorReason.ValueType  # 16
 METHOD_UNKNOWN: ErrorReason.ValueType  # 17
 """UNIMPLEMENTED: no such method."""
 SYMBOL_NOT_FOUND: ErrorReason.ValueType  # 18
-"""NOT_FOUND: no such symbol. Metadata: ticker or symbol_id."""
+"""NOT_FOUND: no such symbol, or several. Metadata: ticker or symbol_id, with commas between the first 20 of several."""
 SYMBOL_EXISTS: ErrorReason.ValueType  # 19
 """ALREADY_EXISTS: the symbol is registered. Metadata: symbol_id."""
 SYMBOL_AMBIGUOUS: ErrorReason.ValueType  # 20
