@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from deploy.local.roles import LOGINS, with_login
+from services.ingest.store import sources as sources_module
 from services.ingest.store.snapshots import Snapshots
 from services.ingest.store.sources import Sources
 from services.kit.db import Database
@@ -20,6 +22,12 @@ from tests.ingest.versions import History as RandomHistory
 from tests.ingest.versions import providing
 from tests.ingest.working import desk
 
+PORT = """
+SELECT nodeport
+FROM citus_shards
+WHERE table_name = 'ingest.bars'::regclass
+  AND shardid = get_shard_id_for_distribution_column('ingest.bars', $1::integer)
+"""
 LOGIN = list(LOGINS)[-1]
 
 
@@ -42,6 +50,28 @@ async def test_worker_nodes_serve_in_turn_what_the_coordinator_has_seen(database
     primary = await Database.open(database.ingest_url, size=2)
     sources, snapshot = Sources(primary, pools), await Snapshots(primary).newest()
     assert set(await picked(sources, snapshot)) == set(pools)
+    await primary.close()
+
+
+async def test_a_symbol_is_read_from_the_node_that_has_it_once_each_was_asked(database, pools, monkeypatch):
+    monkeypatch.setattr(sources_module, "AWAY_SECONDS", 600.0)
+    primary = await Database.open(database.ingest_url, size=2)
+    sources, snapshot = Sources(primary, pools), await Snapshots(primary).newest()
+    served = {}
+    for symbol_id in range(1, 21):
+        await picked(sources, snapshot, symbol_id=symbol_id)
+        served[symbol_id] = await picked(sources, snapshot, symbol_id=symbol_id)
+    conn = await asyncpg.connect(database.admin_url)
+    for symbol_id, found in served.items():
+        port = await conn.fetchval(PORT, symbol_id)
+        holder = next(pool for pool in pools if urlsplit(pool.dsn).port == port)
+        assert found == [holder] * 4
+        other = next(pool for pool in pools if pool is not holder)
+        assert sources.held_elsewhere(symbol_id, other)
+        assert not sources.held_elsewhere(symbol_id, holder)
+    assert sources.passes_over(holder, asyncpg.ConnectionFailureError("gone"))
+    assert set(await picked(sources, snapshot, symbol_id=symbol_id)) == {other}
+    await conn.close()
     await primary.close()
 
 

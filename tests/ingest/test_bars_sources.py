@@ -30,10 +30,10 @@ async def pools():
         await pool.close()
 
 
-async def picked(sources, snapshot, times=4):
+async def picked(sources, snapshot, times=4, symbol_id=None):
     found = []
     for _ in range(times):
-        async with sources.reading(snapshot) as lent:
+        async with sources.reading(snapshot, symbol_id) as lent:
             assert await lent.connection.fetchval("SELECT 1") == 1
             found.append(lent.db)
     return found

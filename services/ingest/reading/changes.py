@@ -66,6 +66,10 @@ class ChangedSeries:
     def outbox(self) -> deque[bytes]:
         return self._outbox if self.whole is None else self.whole.outbox
 
+    @property
+    def symbol_id(self) -> int:
+        return self.symbol.symbol_id
+
     async def prepare(self, connection: Connection) -> None:
         """Finds out, once, whether bars are adjusted otherwise than before."""
         if self._adjusters is not None or self.whole is not None:

@@ -38,6 +38,9 @@ class Sender(Protocol):
     @property
     def outbox(self) -> deque[bytes]: ...
 
+    @property
+    def symbol_id(self) -> int: ...
+
 
 S = TypeVar("S", bound=Sender)
 
@@ -107,17 +110,19 @@ class Pump(Generic[S]):
         await self._queue.put(None)
 
     async def _stretch(self, current: S | None, following: Iterator[S]) -> S | None:
-        """Works on one connection until the end, or a pause; returns the series that is to go on."""
+        """Works on one connection until the end, a pause, or a series of another node; returns what is to go on."""
         sources, snapshot = self._view.sources, self._view.snapshot
         self._db = sources.primary
         try:
-            async with sources.reading(snapshot) as lent:
+            async with sources.reading(snapshot, current.symbol_id if current else None) as lent:
                 self._db = lent.db
                 self._turn_ends = time.monotonic() + TURN_SECONDS
                 while current is not None:
                     await self.send(current)
                     await self.answer(lent.connection, current)
                     current = next(following, None)
+                    if current is not None and sources.held_elsewhere(current.symbol_id, lent.db):
+                        break
         except PausedError:
             if self._undelivered is not None:
                 await self._queue.put(self._undelivered)

@@ -81,7 +81,9 @@ class Reader:
         known = await self._known_actions(question, [symbol])
         inquiry = self._inquiry(question, symbol, known)
         page = await self._calls.read(
-            question.snapshot, lambda connection: read_page(connection, inquiry, position=position, size=size)
+            question.snapshot,
+            lambda connection: read_page(connection, inquiry, position=position, size=size),
+            symbol_id=symbol.symbol_id,
         )
         receipt.add_bars(page.bars.bars.ts)
         receipt.add_account(symbol, page.account, bars=len(page.bars), expected=page.sessions_expected)

@@ -59,6 +59,10 @@ class Series:
             self._go_on(self._gone_on)
 
     @property
+    def symbol_id(self) -> int:
+        return self.inquiry.symbol.symbol_id
+
+    @property
     def span(self) -> Span:
         """Returns what is still to be read."""
         return self.inquiry.span(start_ms=self._next_ms)
