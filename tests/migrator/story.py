@@ -201,6 +201,8 @@ class Story(RuleBasedStateMachine):
                 return BadFiles
         if any(one.version < last and one.version not in self.done for one in self.disk):
             return BadFiles
+        if self.objects and not self.done and not self.bridge(self._begun()):
+            return BadFiles  # whose history is lost
         return Ahead if any(version > newest for version in self.done) else None
 
     def _pending(self) -> list[File]:
