@@ -59,7 +59,8 @@ async def apply_alone(
     statement = scan(migration.sql).statements[0]
     started = time.monotonic()
     try:
-        await history.record(conn, migration, history.STARTED, 0)
+        if again or not await _stands(conn, statement):
+            await history.record(conn, migration, history.STARTED, 0)
         if not await _is_done(conn, statement, again=again, say=say):
             # What runs concurrently lets readers and writers pass while it waits; the rest must not wait long.
             await conn.execute(SET_LOCK_TIMEOUT, "0" if is_concurrent(statement) else f"{options.lock_timeout_ms}ms")
@@ -87,6 +88,13 @@ async def _is_done(conn: asyncpg.Connection, statement: Statement, *, again: boo
         await _drop(conn, found["name"], say)
         return False
     return again and found is not None
+
+
+async def _stands(conn: asyncpg.Connection, statement: Statement) -> bool:
+    """Says whether the index was there before any run of ours: it must not pass for what an interrupted one made."""
+    target = _index_of(statement)
+    found = await conn.fetchrow(FIND_INDEX, *target) if target else None
+    return found is not None and bool(found["valid"])
 
 
 async def _drop(conn: asyncpg.Connection, index: str, say: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from migrator.errors import Ahead, BadFiles, MigratorError, SqlFailed
 from migrator.files import load
 from migrator.runner import up
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,13 @@ KEPT = "SELECT version, checksum FROM migrator.history WHERE state <> 'STARTED'"
 BEGUN = "SELECT version FROM migrator.history WHERE state = 'STARTED'"
 HAS_HISTORY = "SELECT to_regclass('migrator.history') IS NOT NULL"
 OBJECTS = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^[ti][0-9]+$'"
+OTHERS = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE datname = current_database()
+  AND pid <> pg_backend_pid()
+  AND backend_type = 'client backend'
+"""
 EMPTY = "DROP OWNED BY CURRENT_USER CASCADE"
 
 
@@ -236,6 +244,11 @@ class Story(RuleBasedStateMachine):
         await asyncio.wait([task], timeout=seconds)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await until(self._alone)
+
+    async def _alone(self) -> bool:
+        """Says whether the server, too, is done with what was cut off: until then a commit may still come through."""
+        return not await self.conn.fetchval(OTHERS)
 
     async def _kept(self) -> dict[int, str]:
         return dict(await self.conn.fetch(KEPT)) if await self.conn.fetchval(HAS_HISTORY) else {}

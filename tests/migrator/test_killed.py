@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from migrator import lock
-from migrator.errors import TryAgain
+from migrator.errors import SqlFailed, TryAgain
 from migrator.files import Migration
 from migrator.history import STARTED, record
 from migrator.runner import up
@@ -275,3 +275,17 @@ runpy.run_module("migrator", run_name="__main__")
 async def test_a_signal_before_anything_began_is_one_to_try_again() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SIGNALLED_WHILE_IMPORTING, cwd=REPOSITORY)
     assert await process.wait() == 75
+
+
+async def test_an_index_that_somebody_made_is_never_taken_for_a_run_of_ours(
+    empty_database: str, folder: Folder, conn: asyncpg.Connection
+) -> None:
+    """The refused run left a STARTED row, and the next one took the other index for its own work."""
+    folder.add("0001_t.sql", "CREATE TABLE t (n integer, m integer)")
+    await up(empty_database, folder.path)
+    await conn.execute("CREATE INDEX t_n ON t (m)")
+    folder.add("0002_i.sql", INDEX)
+    for _ in range(2):
+        with pytest.raises(SqlFailed):
+            await up(empty_database, folder.path)
+        assert await applied(conn) == [1]
