@@ -129,7 +129,7 @@ class Fetcher:
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
-            await slices.release(self._db, claim, reason=claim.reason)
+            await self._release(claim, reason=claim.reason)
         except Exception as error:  # noqa: BLE001 - told apart there; what nobody knows is logged
             await self._settle(claim, error)
 
@@ -137,12 +137,12 @@ class Fetcher:
         """Decides what becomes of a slice that did not get on."""
         match error:
             case GrantExpiredError():
-                await slices.release(self._db, claim, reason=claim.reason, sent=False)
+                await self._release(claim, reason=claim.reason, sent=False)
             case NotOutYetError():
                 wait = 0 if self._shorter(claim, str(error)) and not self._shorter(claim, claim.reason) else error.wait
-                await slices.release(self._db, claim, reason=str(error), wait=wait)
+                await self._release(claim, reason=str(error), wait=wait)
             case AskLaterError():
-                await slices.release(self._db, claim, reason=str(error), wait=error.wait)
+                await self._release(claim, reason=str(error), wait=error.wait)
             case KeyRefusedError():
                 await self._pause(claim, str(error))
             case OutsidePlanError():
@@ -169,8 +169,7 @@ class Fetcher:
             written = await parts.write(self._db, part)
         self.troubles = 0
         if written is None:
-            self._tally.lease_losses += 1
-            log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
+            self._note_loss(claim)
             return
         self._tally.part(claim.key.timeframe, written)
         log.info(
@@ -201,8 +200,7 @@ class Fetcher:
         state = await self._inquiries[claim.kind].advance(claim, ask)
         self.troubles = 0
         if state is None:
-            self._tally.lease_losses += 1
-            log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
+            self._note_loss(claim)
             return
         self._tally.ended(state)
         if state in slices.ENDED:
@@ -256,6 +254,17 @@ class Fetcher:
         finally:
             self._request = None
 
+    async def _release(
+        self, claim: Claim, *, reason: str, wait: float = 0, attempt: bool = False, sent: bool = True
+    ) -> None:
+        if not await slices.release(self._db, claim, reason=reason, wait=wait, attempt=attempt, sent=sent):
+            self._note_loss(claim)
+
+    def _note_loss(self, claim: Claim) -> None:
+        """Says that a slice was handed to another worker meanwhile: what this one has of it counts for nothing."""
+        self._tally.lease_losses += 1
+        log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
+
     async def _try_later(self, claim: Claim, error: PassingError) -> None:
         """Puts a slice back to wait; too many requests say nothing about the slice and burn no attempt."""
         self.troubles += 1
@@ -269,7 +278,7 @@ class Fetcher:
         wait = self._patience.throttled_wait if error.throttled else self._patience.wait(attempts)
         if error.retry_after is not None:
             wait = error.retry_after if error.throttled else max(wait, error.retry_after)
-        await slices.release(self._db, claim, reason=str(error), wait=wait, attempt=not error.throttled)
+        await self._release(claim, reason=str(error), wait=wait, attempt=not error.throttled)
 
     async def _wait_for_database(self, claim: Claim, error: MdwError) -> None:
         """Puts a slice back that cannot be written now, no attempt burned; raises where nothing can be done at all."""
@@ -277,7 +286,7 @@ class Fetcher:
             await self._pause(claim, f"the database cannot write: {error.__cause__}")
         elif is_node_away(error.__cause__):
             log.warning("node_away", slice=claim.slice_id, ticker=claim.provider_ticker, error=str(error.__cause__))
-            await slices.release(self._db, claim, reason=NODE_AWAY, wait=self._patience.away_wait)
+            await self._release(claim, reason=NODE_AWAY, wait=self._patience.away_wait)
         else:
             raise error
 
@@ -320,7 +329,7 @@ class Fetcher:
     async def _pause(self, claim: Claim, reason: str) -> None:
         """Pauses the slice's jobs for an operator; no attempt is burned."""
         log.error("backfill_paused", slice=claim.slice_id, ticker=claim.provider_ticker, reason=reason)
-        await slices.release(self._db, claim, reason=reason)
+        await self._release(claim, reason=reason)
         await pause_backfills(self._db, claim.slice_id, reason)
 
 

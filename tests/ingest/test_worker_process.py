@@ -37,29 +37,39 @@ async def test_workers_killed_at_random_points_leave_the_tables_of_an_undisturbe
 
 
 async def test_a_stopped_worker_is_replaced_and_fenced_off_when_it_goes_on(work, tmp_path):
-    """The answer comes while it is stopped; its lease ends; another does the slice; then it wakes."""
+    """It is stopped while it waits for an answer; its lease ends; another does the slice; then it wakes, and goes on."""
     await work.backfill("AAPL", "2004-01-02", "2007-12-31")
-    async with replaying(parse_faults("timeout:seconds=0.3,times=1")) as replay:
-        variables = {"POLYGON_PAGE_BARS": "300", "LEASE_SECONDS": "1.5", "REQUEST_SECONDS": "1.4"}
-        async with crew(tmp_path, work.url, replay.url, **variables) as workers:
-            stopped = workers.start()
+    variables = {"POLYGON_PAGE_BARS": "300", "LEASE_SECONDS": "5", "REQUEST_SECONDS": "4.9"}
 
-            async def asked():
-                return len(replay.served) > 0
+    async def done():
+        return await work.open_slices() == 0
 
-            await workers.until(asked)
-            stopped.signal(signal.SIGSTOP)
-            workers.start()
+    async with (
+        replaying(parse_faults("timeout:seconds=600")) as replay,
+        crew(tmp_path, work.url, replay.url, **variables) as workers,
+    ):
+        stopped = workers.start()
 
-            async def done():
-                return await work.open_slices() == 0
+        async def asked():
+            return len(replay.served) > 0
 
-            await workers.until(done)
-            (row,) = await work.slices()
-            stopped.signal(signal.SIGCONT)
-            assert stopped.stop((signal.SIGTERM, 60)) == 0
-    assert (row["state"], row["inserted"]) == (SUCCEEDED, 1006)
-    assert [tuple(row) for row in await work.slices()] == [tuple(row)]
+        async def refused():
+            return "lease_lost" in workers.log.read_text()
+
+        await workers.until(asked)
+        stopped.signal(signal.SIGSTOP)
+        replay.faults = []
+        other = workers.start()
+        await workers.until(done)
+        rows = [tuple(row) for row in await work.slices()]
+        assert [(row["state"], row["inserted"]) for row in await work.slices()] == [(SUCCEEDED, 1006)]
+        workers.kill(other)
+        stopped.signal(signal.SIGCONT)
+        await workers.until(refused)
+        assert [tuple(row) for row in await work.slices()] == rows
+        await work.backfill("MSFT", "2004-01-02", "2004-12-31")
+        await workers.until(done)
+        assert stopped.stop((signal.SIGTERM, 60)) == 0
 
 
 async def test_a_worker_told_to_end_gives_its_slice_back_at_once(work, tmp_path):

@@ -187,10 +187,11 @@ async def ask_again(db: Database, claimed: Claim) -> Claim | None:
 
 async def release(
     db: Database, claimed: Claim, *, reason: str, wait: float = 0, attempt: bool = False, sent: bool = True
-) -> None:
-    """Puts a slice back, to be taken again in `wait` seconds; nothing happens when it is no longer ours."""
+) -> bool:
+    """Puts a slice back, to be taken again in `wait` seconds; False, and nothing happens, when it is no longer ours."""
     pause = timedelta(seconds=wait) if wait else None
-    await db.execute(RELEASE, claimed.slice_id, claimed.token, reason, int(attempt), int(not sent), pause)
+    done = await db.execute(RELEASE, claimed.slice_id, claimed.token, reason, int(attempt), int(not sent), pause)
+    return done != "UPDATE 0"
 
 
 async def give_up(
