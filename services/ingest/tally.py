@@ -143,7 +143,7 @@ class Tally:
         count("mdw_bars_written", "Bars by what became of them.", ("timeframe", "change"), self._bars.copy)
         count("mdw_slices_ended", "Slices that this worker ended, by state.", ("state",), self._ended.copy)
         count("mdw_provider_answers", "Answers of the provider, by outcome.", ("outcome",), self._answers.copy)
-        exporter.counter("mdw_lease_losses", "Answers that count for nothing, since the slice was lost.", lambda: self.lease_losses)
+        exporter.counter("mdw_lease_losses", "Answers dropped, since the slice was lost.", lambda: self.lease_losses)
         exporter.counter("mdw_slices_freed", "Slices taken back from lost workers.", lambda: self.slices_freed)
         exporter.counter("mdw_limiter_waits", "Times that work waited for a grant.", lambda: self.limiter_waits)
         exporter.counter(

@@ -37,7 +37,7 @@ async def test_workers_killed_at_random_points_leave_the_tables_of_an_undisturbe
 
 
 async def test_a_stopped_worker_is_replaced_and_fenced_off_when_it_goes_on(work, tmp_path):
-    """It is stopped while it waits for an answer; its lease ends; another does the slice; then it wakes, and goes on."""
+    """It is stopped while it waits for an answer; its lease ends; another does the slice; it wakes, and goes on."""
     await work.backfill("AAPL", "2004-01-02", "2007-12-31")
     variables = {"POLYGON_PAGE_BARS": "300", "LEASE_SECONDS": "5", "REQUEST_SECONDS": "4.9"}
 
