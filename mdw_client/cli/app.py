@@ -11,7 +11,7 @@ from click.shell_completion import get_completion_class
 
 from mdw_client.cli import actions, audit, backfill, bars, coverage, keys, schedule, status, symbols, sync
 from mdw_client.cli.base import App, Group
-from mdw_client.cli.failures import REFUSED, USAGE, exit_code, explain
+from mdw_client.cli.failures import REFUSED, USAGE, exit_code, explain, tell
 from mdw_client.errors import CallError, MdwError
 from mdw_client.version import __version__
 
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = mdw.main(arguments, prog_name="mdw", obj=app, standalone_mode=False)
     except (click.ClickException, click.Abort, click.exceptions.Exit, KeyboardInterrupt) as ended:
-        return _ended(ended)
+        return _ended(ended, as_json=app.as_json)
     except MdwError as error:
         explain(error, as_json=app.as_json)
         return exit_code(error) if isinstance(error, CallError) else USAGE
@@ -72,14 +72,14 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        click.echo(f"mdw: {error.filename or 'error'}: {error.strerror or error}", err=True)
+        tell(f"{error.filename or 'error'}: {error.strerror or error}", as_json=app.as_json)
         return REFUSED
     finally:
         app.close()
     return result if isinstance(result, int) else 0
 
 
-def _ended(ended: BaseException) -> int:
+def _ended(ended: BaseException, *, as_json: bool) -> int:
     """Returns the status of a command that click ended."""
     if isinstance(ended, click.exceptions.Exit):
         return ended.exit_code
@@ -89,7 +89,7 @@ def _ended(ended: BaseException) -> int:
     if isinstance(ended, click.ClickException):
         context = ended.ctx if isinstance(ended, click.UsageError) else None
         text = " ".join(ended.format_message().split()).removesuffix(".")
-        click.echo(f"mdw: {text}; {context.command_path} --help" if context else f"mdw: {text}", err=True)
+        tell(f"{text}; {context.command_path} --help" if context else text, as_json=as_json)
         return USAGE
     interrupted = isinstance(ended, KeyboardInterrupt) or isinstance(ended.__cause__, KeyboardInterrupt)
     return INTERRUPTED if interrupted else REFUSED

@@ -48,7 +48,12 @@ def explain(error: MdwError, *, as_json: bool) -> None:
         return
     line = " ".join(str(error).split())
     hint = hint_for(error)
-    click.echo(f"mdw: {line}{f'; {hint}' if hint else ''}", err=True)
+    tell(f"{line}; {hint}" if hint else line, as_json=as_json)
+
+
+def tell(message: str, *, as_json: bool) -> None:
+    """Prints to stderr what no service has said: one line, or one JSON object with the message alone."""
+    click.echo(json.dumps({"error": {"message": message}}) if as_json else f"mdw: {message}", err=True)
 
 
 def hint_for(error: MdwError) -> str:

@@ -409,15 +409,27 @@ def test_json_may_be_asked_for_anywhere(warehouse: Warehouse, ran, line: str) ->
 
 def test_a_key_that_cannot_be_used_is_usage(ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDW_KEY", "mdw_cut")
-    found = ran("keys", "list", "--json")
+    found = ran("keys", "list")
     assert (found.status, found.out) == (2, "")
     assert found.err.startswith("mdw: MDW_KEY: not a whole key")
+    as_json = ran("keys", "list", "--json")
+    assert (as_json.status, as_json.out) == (2, "")
+    assert json.loads(as_json.err)["error"]["message"].startswith("MDW_KEY: not a whole key")
+
+
+@pytest.mark.parametrize("line", ["coverage --json", "--json bars --nothing", "--json nothing"])
+def test_a_line_that_cannot_be_meant_is_json_where_that_was_asked_for(ran, line: str) -> None:
+    found = ran(*line.split())
+    assert (found.status, found.out, found.err.count("\n")) == (2, "", 1)
+    assert json.loads(found.err)["error"]["message"].endswith("--help")
 
 
 def test_a_file_that_cannot_be_written_is_named(market: Market, ran, tmp_path: Path) -> None:
-    found = ran("bars", "AAPL", "--out", str(tmp_path / "no/where.csv"))
+    line = ("bars", "AAPL", "--out", str(tmp_path / "no/where.csv"))
+    found = ran(*line)
     assert found.status == 1
     assert "No such file or directory" in found.err
+    assert json.loads(ran(*line, "--json").err)["error"]["message"] == found.err.removeprefix("mdw: ").strip()
 
 
 def test_completion_is_printed(ran) -> None:
