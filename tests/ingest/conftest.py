@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.ingest.backfilling import Ingest, ingest_running
+from tests.ingest.bars_support import Bars, bars_serving
+from tests.ingest.history import History
+from tests.ingest.scheduled import Clock, replica
 from tests.ingest.working import Desk
 from tests.support import auth_serving
 
@@ -35,3 +39,39 @@ async def running(ingest) -> AsyncIterator[Desk]:
     yield made
     for worker in made.workers:
         await worker._fetcher._polygon.close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def begun(ingest):
+    """Waits until the server's own schedule has begun, with today."""
+    async with asyncio.timeout(60):
+        while await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def scheduler(ingest, clock, begun):
+    """A scheduler by the tests' clock, after the runs of 2018-02-28."""
+    await ingest.sql.execute(
+        "INSERT INTO ingest.schedule_runs (calendar, session_date, regular, result) "
+        "VALUES ('XNYS', '2018-02-28', true, ''), ('24/7', '2018-02-28', true, '')"
+    )
+    return replica(ingest, clock)
+
+
+@pytest.fixture
+async def history(database) -> History:
+    """Bars are written into the database as of known instants."""
+    return History(database.ingest_url, database.admin_url)
+
+
+@pytest.fixture
+async def bars(database) -> AsyncIterator[Bars]:
+    """The RPCs that read bars."""
+    async with bars_serving(database) as serving:
+        yield serving

@@ -16,7 +16,7 @@ from services.ingest.calendar import day_of
 from services.ingest.reading.adjust import DIVIDEND, SPLIT, Action, Adjuster, Closes, applicable
 from services.ingest.timeframes import DAY_MS
 from tests.ingest.bars_support import at, direct_bars, to_time
-from tests.ingest.history import CRYPTO, MINUTE, History, Row, day, days
+from tests.ingest.history import CRYPTO, MINUTE, Row, day, days
 from tests.ingest.test_bars_as_of import applied, rows_of
 from tests.ingest.test_bars_rollup import block_of
 
@@ -30,11 +30,6 @@ INSERT INTO ingest.actions (action_id, write_id, symbol_id, ex_date, kind, split
 VALUES (nextval('ingest.action_ids'), $1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 END_ACTIONS = "UPDATE ingest.actions SET ended_write_id = $1 WHERE symbol_id = $2 AND ended_write_id IS NULL"
-
-
-@pytest.fixture
-async def history(database):
-    return History(database.ingest_url, database.admin_url)
 
 
 @pytest.fixture

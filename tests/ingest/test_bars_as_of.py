@@ -17,7 +17,7 @@ from services.ingest.reading.answers import Question
 from services.ingest.store import bars as stored
 from services.ingest.store.bars import FEW
 from services.ingest.timeframes import TIMEFRAMES
-from tests.ingest.bars_support import COLUMNS, at, bars_serving, direct_bars, refused, to_time
+from tests.ingest.bars_support import COLUMNS, at, direct_bars, refused, to_time
 from tests.ingest.history import DAY, MINUTE, History, Row, day, days
 from tests.support import info, reason, violations
 
@@ -26,17 +26,6 @@ READS = int(os.environ.get("AS_OF_READS", "40"))
 MOST_CLOSED = 200
 START = datetime(2024, 6, 24, tzinfo=UTC)
 VALUES = COLUMNS[1:]
-
-
-@pytest.fixture
-async def history(database):
-    return History(database.ingest_url, database.admin_url)
-
-
-@pytest.fixture
-async def bars(database):
-    async with bars_serving(database) as bars:
-        yield bars
 
 
 def rows_of(streamed):

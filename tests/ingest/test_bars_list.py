@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from mdw.ingest.v1 import bars_pb2
-from tests.ingest.bars_support import at, bars_serving, refused, to_time
-from tests.ingest.history import CRYPTO, History, day, days
+from tests.ingest.bars_support import at, refused, to_time
+from tests.ingest.history import CRYPTO, day, days
 from tests.support import make_key, reason, violations, with_key
 
 M1, D1, W1 = 1, 7, 8
@@ -18,17 +18,6 @@ M1, D1, W1 = 1, 7, 8
 
 def closes(answer):
     return [bar.close for bar in answer.bars]
-
-
-@pytest.fixture
-async def history(database):
-    return History(database.ingest_url, database.admin_url)
-
-
-@pytest.fixture
-async def bars(database):
-    async with bars_serving(database) as bars:
-        yield bars
 
 
 async def test_bars_come_in_order_with_their_dates_and_quality(history, bars):

@@ -3,116 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, date, datetime, timedelta
-from uuid import uuid4
-
-import pytest
+from datetime import date
 
 from mdw.ingest.v1 import ingest_pb2
-from services.ingest.calendar import day_of
-from services.ingest.planner import OpenSlice, Series, TickerSpan
-from services.ingest.scheduled_plans import Waiting, plan_scheduled, spans_to_ask
-from services.ingest.scheduling import BEGUN, Scheduler
-from services.ingest.store.schedule import Schedule
-from services.ingest.store.symbols import SymbolStore
-from services.kit.requests import Requests
+from services.ingest.scheduling import BEGUN
 from tests.ingest.acting import acting_provider
-from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, STOCK, at
+from tests.ingest.backfilling import CRYPTO, DAY, ETF, MINUTE, at
+from tests.ingest.scheduled import asked, planned, replica, symbol
 from tests.ingest.test_market_days import market_of
-from tests.ingest.working import Desk, replaying
-from tests.support import make_key
+from tests.ingest.working import replaying
 
 Kind, State, Priority = ingest_pb2.Backfill.Kind, ingest_pb2.Backfill.State, ingest_pb2.Priority
-SLICES = """
-SELECT y.ticker, s.timeframe, s.first_date::text, s.last_date::text, s.priority
-FROM ingest.slices s
-JOIN symbols.tickers y USING (symbol_id)
-ORDER BY s.slice_id
-"""
 RUNS = """
 SELECT session_date::text, result
 FROM ingest.schedule_runs
 WHERE calendar = $1 AND session_date < '2020-01-01'
 ORDER BY session_date
 """
-
-
-class Clock:
-    """A clock that tests set; thursday evening in New York at first."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2018, 3, 1, 22, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def set(self, text):
-        self.now = datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-async def begun(ingest):
-    """Waits until the server's own schedule has begun, with today."""
-    async with asyncio.timeout(60):
-        while await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def scheduler(ingest, clock, begun):
-    """A scheduler by the tests' clock, after the runs of 2018-02-28."""
-    await ingest.sql.execute(
-        "INSERT INTO ingest.schedule_runs (calendar, session_date, regular, result) "
-        "VALUES ('XNYS', '2018-02-28', true, ''), ('24/7', '2018-02-28', true, '')"
-    )
-    return replica(ingest, clock)
-
-
-def replica(ingest, clock):
-    db, recorder = ingest.server.db, ingest.server.recorder
-    return Scheduler(
-        db=db,
-        recorder=recorder,
-        requests=Requests("ingest"),
-        schedule=Schedule(db, recorder),
-        symbols=SymbolStore(db),
-        clock=clock,
-    )
-
-
-@pytest.fixture
-async def work(ingest):
-    made = Desk(ingest.sql, ingest.server.db, "")
-    yield made
-    for worker in made.workers:
-        await worker._fetcher._polygon.close()
-
-
-async def symbol(ingest, ticker, asset_class=STOCK, timeframes=(DAY,), *, active=True):
-    symbol_id = await ingest.symbol(ticker, asset_class, active=active)
-    await ingest.sql.execute(
-        "UPDATE symbols.symbols SET timeframes = $2 WHERE symbol_id = $1", symbol_id, list(timeframes)
-    )
-    return symbol_id
-
-
-async def planned(ingest):
-    return [tuple(row) for row in await ingest.sql.fetch(SLICES)]
-
-
-async def asked(ingest, symbol_id, first, end, timeframe=DAY):
-    await ingest.sql.execute(
-        "INSERT INTO ingest.series (symbol_id, timeframe, asked) VALUES ($1, $2, datemultirange(daterange($3, $4)))",
-        symbol_id,
-        timeframe,
-        date.fromisoformat(first),
-        date.fromisoformat(end),
-    )
 
 
 async def test_nothing_is_planned_before_the_extended_hours_are_over(ingest, scheduler, clock):
@@ -275,12 +182,12 @@ async def test_a_fresh_warehouse_begins_with_the_next_close(ingest, scheduler, c
     assert len(await scheduler.run_due()) == 1
 
 
-async def test_a_scheduled_session_comes_in_and_is_seen(ingest, scheduler, clock, work):
+async def test_a_scheduled_session_comes_in_and_is_seen(ingest, scheduler, clock, running):
     await symbol(ingest, "SPY", ETF)
     clock.set("2018-03-02T02:00:00")
     [job] = await scheduler.run_due()
     async with replaying() as replay:
-        await work.drain(await work.worker(replay.url))
+        await running.drain(await running.worker(replay.url))
     done = await ingest.get(str(job))
     assert (done.state, done.progress.bars_inserted) == (State.SUCCEEDED, 3)
 
@@ -314,7 +221,7 @@ async def test_many_symbols_are_kept_fresh_by_days_of_the_market(ingest, schedul
     assert result == "5 series: 1 slices planned, 0 lengthened, 2 shared"
 
 
-async def test_a_day_of_the_schedule_brings_nothing_back_that_was_deleted(ingest, scheduler, clock, work):
+async def test_a_day_of_the_schedule_brings_nothing_back_that_was_deleted(ingest, scheduler, clock, running):
     ids = [await symbol(ingest, ticker) for ticker in "ABCDE"]
     await asked(ingest, ids[0], "2018-01-02", "2018-03-01")
     await ingest.sql.execute("UPDATE ingest.series SET deleted = '{[2018-02-28,2018-03-01)}'")
@@ -323,7 +230,7 @@ async def test_a_day_of_the_schedule_brings_nothing_back_that_was_deleted(ingest
     told = dict.fromkeys(("2018-02-27", "2018-02-28", "2018-03-01"), "ABCDE")
     async with acting_provider() as provider:
         provider.respond = lambda request: market_of(told, request.path[-1])
-        await work.drain(await work.worker(provider.url))
+        await running.drain(await running.worker(provider.url))
     assert (await ingest.get(str(job))).state == State.SUCCEEDED
     held = await ingest.sql.fetch("SELECT symbol_id, count(*) FROM ingest.bars GROUP BY 1 ORDER BY 1")
     assert [tuple(row) for row in held] == [(ids[0], 2)] + [(one, 3) for one in ids[1:]]
@@ -344,121 +251,19 @@ async def test_sessions_in_doubt_of_many_symbols_are_asked_for_by_day(ingest, be
     assert days == [(job, f"2018-02-0{day}") for day in (1, 2, 5, 6)]
 
 
-async def test_what_came_empty_is_asked_again_by_a_job_of_its_own(ingest, scheduler, work):
+async def test_what_came_empty_is_asked_again_by_a_job_of_its_own(ingest, scheduler, running):
     spy = await symbol(ingest, "SPY", ETF)
     await symbol(ingest, "OTHER", active=False)
     await ingest.start(tickers=["SPY"], start_time=at("2018-12-03"), end_time=at("2019-01-10"))
     async with replaying() as replay:
-        worker = await work.worker(replay.url)
-        await work.drain(worker)
+        worker = await running.worker(replay.url)
+        await running.drain(worker)
         assert await replica(ingest, lambda: None).ask_again() == []
         await ingest.sql.execute("UPDATE ingest.suspects SET counts_from = now(), next_ask_time = now()")
         [job] = await replica(ingest, lambda: None).ask_again()
         assert await replica(ingest, lambda: None).ask_again() == []
-        await work.drain(worker)
+        await running.drain(worker)
     backfill = await ingest.get(str(job))
     assert (backfill.kind, backfill.state) == (Kind.SCHEDULE, State.SUCCEEDED)
     assert (backfill.start_time, backfill.end_time) == (at("2019-01-02"), at("2019-01-10"))
     assert await ingest.sql.fetchval("SELECT asks FROM ingest.suspects WHERE symbol_id = $1", spy) == 2
-
-
-async def test_paused_it_plans_nothing_and_resumed_it_catches_up(ingest, scheduler, clock):
-    await symbol(ingest, "AAPL")
-    paused = (await ingest.call("PauseSchedule", note="the plan is being changed")).schedule
-    assert (paused.paused, paused.note, paused.changed_by_preview) == (
-        True,
-        "the plan is being changed",
-        ingest.key[:12],
-    )
-    assert paused.changed_by_key_id
-    clock.set("2018-03-02T02:00:00")
-    assert await scheduler.run_due() == []
-    await ingest.sql.execute("INSERT INTO ingest.series SELECT symbol_id, 7 FROM symbols.symbols")
-    await ingest.sql.execute(
-        "INSERT INTO ingest.suspects "
-        "SELECT symbol_id, 7, '2018-02-01', '2018-02-01', 1, now(), now() FROM symbols.symbols"
-    )
-    assert await scheduler.ask_again() == []
-    assert not (await ingest.call("ResumeSchedule")).schedule.paused
-    assert len(await scheduler.run_due()) == 1
-
-
-async def test_a_run_can_be_asked_for_now_and_is_seen(ingest, database, begun):
-    await symbol(ingest, "BTC-USD", CRYPTO)
-    await symbol(ingest, "AAPL")
-    request_id = str(uuid4())
-    answer = await ingest.call("RunSchedule", request_id=request_id)
-    assert (answer.backfill.kind, answer.backfill.progress.slices_total) == (Kind.SCHEDULE, 2)
-    assert answer.backfill.key_id
-    assert await ingest.call("RunSchedule", request_id=request_id) == answer
-    runs = (await ingest.call("GetSchedule")).schedule.calendars
-    assert {run.last_run.backfill.backfill_id for run in runs} == {answer.backfill.backfill_id}
-    assert "1 slices planned" in runs[0].last_run.result or "2 series: 2 slices planned" in runs[0].last_run.result
-    reader = await make_key(database, "ingest.read")
-    assert (await ingest.refused("RunSchedule", key=reader))[1] == "SCOPE_MISSING"
-
-
-async def test_a_run_before_its_time_does_not_stand_for_the_regular_one(ingest, scheduler, clock):
-    await symbol(ingest, "AAPL")
-    await ingest.sql.execute("INSERT INTO ingest.schedule_runs VALUES ('XNYS', '2018-03-01', NULL, false, 'asked for')")
-    clock.set("2018-03-02T02:00:00")
-    assert len(await scheduler.run_due()) == 1
-    assert await scheduler.run_due() == []
-
-
-async def test_without_active_series_a_run_is_done_at_once(ingest):
-    assert (await ingest.call("RunSchedule")).backfill.state == State.SUCCEEDED
-
-
-async def test_it_says_what_it_needs_and_what_is_to_be_had(ingest):
-    await symbol(ingest, "BTC-USD", CRYPTO)
-    await symbol(ingest, "AAPL", timeframes=(DAY, MINUTE))
-    before = (await ingest.call("GetSchedule")).schedule
-    assert (before.requests_needed, before.requests_needed_a_day) == (0, 3)
-    assert before.requests_available_a_day == int(86_400 * 5 / 62)
-    assert 0 <= before.requests_available <= before.requests_available_a_day
-    crypto, stocks = before.calendars
-    assert (crypto.series, stocks.series) == (1, 2)
-    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-    assert crypto.next_run_time.ToDatetime().date() <= tomorrow
-    await ingest.call("RunSchedule")
-    assert (await ingest.call("GetSchedule")).schedule.requests_needed == 3
-
-
-async def test_runs_are_kept_for_400_days(ingest, scheduler):
-    await ingest.sql.execute("UPDATE ingest.schedule_runs SET run_time = now() - interval '401 days'")
-    await Schedule(ingest.server.db, ingest.server.recorder).drop_runs(400)
-    assert await ingest.sql.fetchval("SELECT count(*) FROM ingest.schedule_runs") == 0
-
-
-DAYS = [day_of(date(2018, 1, 1)) + number for number in range(60)]
-
-
-def minutes_of_a_stock(**fields):
-    span = TickerSpan(DAYS[0], DAYS[-1] + 1, "A")
-    return Series(
-        symbol_id=1, asset_class=STOCK, ticker="A", timeframe=fields.pop("timeframe", MINUTE), tickers=[span], **fields
-    )
-
-
-def test_a_slice_that_takes_many_requests_is_not_made_longer_nor_waited_for():
-    large = OpenSlice(9, DAYS[0], DAYS[55])
-    found = plan_scheduled(minutes_of_a_stock(open_slices=[large]), DAYS, DAYS[-1] + 1)
-    assert (found.plan.shared, [one.first for one in found.plan.slices]) == ([], [DAYS[-3]])
-
-
-def test_what_was_deleted_is_not_fetched_again():
-    found = plan_scheduled(minutes_of_a_stock(deleted=((DAYS[-2], DAYS[-1]),)), DAYS, DAYS[-1] + 1)
-    assert [(one.first, one.last) for one in found.plan.slices] == [(DAYS[-3], DAYS[-3]), (DAYS[-1], DAYS[-1])]
-
-
-def test_a_slice_of_another_ticker_is_not_made_longer():
-    other = Waiting(9, "B", DAYS[0], DAYS[57])
-    open_slice = OpenSlice(9, DAYS[0], DAYS[57])
-    found = plan_scheduled(minutes_of_a_stock(open_slices=[open_slice]), DAYS, DAYS[-1] + 1, waiting=[other])
-    assert (found.lengthened, len(found.plan.slices)) == ({}, 1)
-
-
-def test_sessions_in_doubt_are_asked_for_together_where_one_request_brings_them():
-    assert spans_to_ask([(10, 11), (40, 42), (5_000, 5_001)], STOCK, DAY) == [(10, 5_001)]
-    assert spans_to_ask([(40, 42), (10, 11), (5_000, 5_001)], STOCK, MINUTE) == [(10, 42), (5_000, 5_001)]

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from mdw.ingest.v1 import ingest_pb2
 from services.ingest import session_watch
 from tests.ingest.backfilling import CRYPTO, ETF, at
-from tests.ingest.working import Desk, replaying
+from tests.ingest.working import replaying
 from tests.support import with_key
 
 State = ingest_pb2.WatchSessionResponse.State
@@ -23,14 +23,6 @@ DAY_OF_2018 = "2018-02-01"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(session_watch, "POLL_SECONDS", 0.05)
-
-
-@pytest.fixture
-async def work(ingest):
-    made = Desk(ingest.sql, ingest.server.db, "")
-    yield made
-    for worker in made.workers:
-        await worker._fetcher._polygon.close()
 
 
 def watch(ingest, *, timeout=120, seconds=None, **fields):
@@ -44,7 +36,7 @@ async def told(call):
     return [message async for message in call]
 
 
-async def test_it_ends_when_the_last_symbol_has_the_session(ingest, work):
+async def test_it_ends_when_the_last_symbol_has_the_session(ingest, running):
     await ingest.symbol("SPY", ETF)
     await ingest.symbol("BTC-USD", CRYPTO)
     messages = aiter(watch(ingest, all_active=True))
@@ -53,7 +45,7 @@ async def test_it_ends_when_the_last_symbol_has_the_session(ingest, work):
     async with replaying() as replay:
         for ticker in ("SPY", "BTC-USD"):
             await ingest.start(tickers=[ticker], start_time=at("2018-01-30"), end_time=at("2018-02-02"))
-            await work.drain(await work.worker(replay.url))
+            await running.drain(await running.worker(replay.url))
         *_, last = await watching
     assert (first.state, first.symbols_expected, first.symbols_complete) == (State.WAITING, 2, 0)
     assert [(one.ticker, one.hole.reason) for one in first.missing] == [
@@ -64,11 +56,11 @@ async def test_it_ends_when_the_last_symbol_has_the_session(ingest, work):
     assert last.close_time == at("2018-02-02T00:00:00Z")
 
 
-async def test_what_is_complete_already_is_one_message(ingest, work):
+async def test_what_is_complete_already_is_one_message(ingest, running):
     await ingest.symbol("SPY", ETF)
     await ingest.start(tickers=["SPY"], start_time=at("2018-02-01"), end_time=at("2018-02-02"))
     async with replaying() as replay:
-        await work.drain(await work.worker(replay.url))
+        await running.drain(await running.worker(replay.url))
     assert [message.state for message in await told(watch(ingest, tickers=["SPY"]))] == [State.COMPLETE]
 
 

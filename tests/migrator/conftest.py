@@ -19,7 +19,7 @@ from migrator.usage import parse
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-    from tests.conftest import PostgresServer
+    from tests.conftest import MigratedDatabase, PostgresServer
 
     Command = Callable[..., Coroutine[Any, Any, "Ended"]]
 
@@ -142,3 +142,19 @@ async def start() -> AsyncIterator[Callable[..., Awaitable[asyncio.subprocess.Pr
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@pytest.fixture
+def url(database: MigratedDatabase) -> str:
+    """The owner's URL of a migrated database without keys and symbols."""
+    return database.owner_url
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Where the admin key goes."""
+    return tmp_path / "state" / "admin.key"
+
+
+def secret_in(path: Path) -> str:
+    return path.read_text().strip()

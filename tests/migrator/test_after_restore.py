@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from tests.conftest import MigratedDatabase
     from tests.migrator.conftest import Command, Ended
 
 INSERT = """
@@ -34,12 +33,6 @@ SELECT version, revoke_time IS NOT NULL AS revoked, delete_time IS NOT NULL AS d
        coalesce(expire_time <= clock_timestamp(), false) AS expired
 FROM auth.keys WHERE key_id = $1
 """
-
-
-@pytest.fixture
-def url(database: MigratedDatabase) -> str:
-    """The owner's URL of a migrated database."""
-    return database.owner_url
 
 
 @pytest.fixture

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import stat
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +12,7 @@ import pytest
 from migrator import changes
 from migrator.key_file import write_new
 from services.kit import keys
-from tests.migrator.conftest import REPOSITORY
+from tests.migrator.conftest import secret_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,31 +30,15 @@ TICKERS = "SELECT asset_class, ticker, provider_ticker, from_date::text, to_date
 
 
 @pytest.fixture
-def url(database: MigratedDatabase) -> str:
-    """The owner's URL of a migrated database without keys and symbols."""
-    return database.owner_url
-
-
-@pytest.fixture
 async def conn(url: str, connect: Callable[..., Awaitable[asyncpg.Connection]]) -> asyncpg.Connection:
     """A connection to it."""
     return await connect(url)
 
 
 @pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    """Where the admin key goes."""
-    return tmp_path / "state" / "admin.key"
-
-
-@pytest.fixture
 def service_keys() -> dict[str, str]:
     """Keys for the two services."""
     return {name: keys.new_secret() for name in ("MDW_SERVICE_KEY_SYMBOLS", "MDW_SERVICE_KEY_INGEST")}
-
-
-def secret_in(path: Path) -> str:
-    return path.read_text().strip()
 
 
 def content_of(path: Path) -> bytes:
@@ -360,72 +340,6 @@ async def test_a_role_without_the_privileges_is_told_and_what_was_done(
     assert "permission denied" in ended.err
     assert "run it as the role that owns the schema" in ended.err
     assert "bootstrap stopped at step 3 of 5 (keys); done and kept: migrate, verify" in ended.err
-
-
-async def test_a_secret_is_shown_before_a_later_step_can_fail(url: str, conn: asyncpg.Connection) -> None:
-    await conn.execute("ALTER TABLE symbols.symbols ALTER symbol_id RESTART WITH 2147483647")
-    try:
-        seen = await asyncio.to_thread(on_a_terminal, url, "bootstrap", code=1)
-    finally:
-        await conn.execute("ALTER TABLE symbols.symbols ALTER symbol_id RESTART WITH 1")
-    shown = [word for word in seen.split() if keys.is_well_formed(word)]
-    assert "bootstrap stopped at step 4 of 5 (symbols); done and kept: migrate, verify, keys" in seen
-    assert [row["digest"] for row in await conn.fetch(KEYS)] == [keys.digest(secret) for secret in shown]
-    assert len(shown) == 1
-
-
-def on_a_terminal(url: str, *arguments: str, code: int = 0) -> str:
-    """Returns what a person sees."""
-    reader, writer = os.openpty()
-    environ = {"DATABASE_URL": url, "PATH": os.environ["PATH"]}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "migrator", *arguments], cwd=REPOSITORY, env=environ, stdout=writer, stderr=writer
-    )
-    os.close(writer)
-    seen = b""
-    while True:
-        try:
-            data = os.read(reader, 4096)
-        except OSError:
-            break
-        if not data:
-            break
-        seen += data
-    os.close(reader)
-    assert process.wait() == code, seen
-    return seen.decode().replace("\r\n", "\n")
-
-
-async def test_on_a_terminal_the_secret_is_shown_once(url: str, conn: asyncpg.Connection) -> None:
-    first = await asyncio.to_thread(on_a_terminal, url, "bootstrap")
-    shown = [word for word in first.split() if keys.is_well_formed(word)]
-    assert [row["digest"] for row in await conn.fetch(KEYS)] == [keys.digest(secret) for secret in shown]
-    assert "shown this once" in first
-    assert "key_changed" not in first
-    again = await asyncio.to_thread(on_a_terminal, url, "bootstrap")
-    assert not any(keys.is_well_formed(word) for word in again.split())
-
-
-def in_a_shell(url: str, lines: str) -> subprocess.CompletedProcess[str]:
-    """Runs lines as pasted into a shell."""
-    return subprocess.run(
-        [shutil.which("bash") or "bash", "-ec", lines],
-        cwd=REPOSITORY,
-        env={"DATABASE_URL": url, "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-async def test_the_next_steps_work_when_pasted(url: str, command: Command, key_file: Path) -> None:
-    ended = await command(url, "bootstrap", "--key-file", str(key_file))
-    lines = ended.out.partition("Next, once the services run:\n")[2].splitlines()
-    pasted = "\n".join(line.strip() for line in lines if "curl" not in line and "mdw status" not in line)
-    done = await asyncio.to_thread(in_a_shell, url, pasted + '\ncat "$MDW_KEY_FILE"')
-    assert done.returncode == 0, done.stderr
-    assert "pending" in done.stdout
-    assert secret_in(key_file) in done.stdout
 
 
 async def test_new_key_makes_a_key_and_needs_no_database(command: Command, tmp_path: Path) -> None:
