@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from services.ingest.calendar import EVERY_DAY, XNYS, day_of
-from services.ingest.fetching import DISK_FULL, NODE_AWAY, Patience
+from services.ingest.fetching import NODE_AWAY, Patience
 from services.ingest.slices import SliceSpan
 from services.ingest.store import deleting, slices
 from services.ingest.store.endings import begin_backfills, finish_backfills, pause_backfills
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.tally import Tally
-from services.kit.db import is_node_away
+from services.kit.db import is_disk_full, is_node_away
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -100,7 +100,7 @@ class Errands:
             if is_node_away(error.__cause__):
                 log.warning("node_away", slice=claim.slice_id, name=claim.provider_ticker, error=str(error.__cause__))
                 await slices.release(self._db, claim, reason=NODE_AWAY, wait=self._patience.away_wait, sent=False)
-            elif getattr(error.__cause__, "sqlstate", None) == DISK_FULL:
+            elif is_disk_full(error.__cause__):
                 await self._pause(claim, f"the database cannot write: {error.__cause__}")
             else:
                 raise

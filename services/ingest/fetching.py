@@ -27,7 +27,7 @@ from services.ingest.store.endings import begin_backfills, finish_backfills, pau
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.store.refused import Reject
 from services.ingest.tally import Tally
-from services.kit.db import is_node_away
+from services.kit.db import is_disk_full, is_node_away
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 log = get(__name__)
 
-DISK_FULL = "53100"
 NODE_AWAY = "a node of the database is away"
 # What Polygon's free plan reaches back to; it does not say the day.
 PLAN_YEARS = 2
@@ -282,7 +281,7 @@ class Fetcher:
 
     async def _wait_for_database(self, claim: Claim, error: MdwError) -> None:
         """Puts a slice back that cannot be written now, no attempt burned; raises where nothing can be done at all."""
-        if getattr(error.__cause__, "sqlstate", None) == DISK_FULL:
+        if is_disk_full(error.__cause__):
             await self._pause(claim, f"the database cannot write: {error.__cause__}")
         elif is_node_away(error.__cause__):
             log.warning("node_away", slice=claim.slice_id, ticker=claim.provider_ticker, error=str(error.__cause__))

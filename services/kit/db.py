@@ -31,6 +31,8 @@ LOCK_NOT_AVAILABLE = "55P03"
 _CONFLICTS = frozenset({"40001", "40P01", "23503", LOCK_NOT_AVAILABLE})
 # A NUL or a broken character, a number or a time beyond the column's type.
 _UNSTORABLE = frozenset({"22021", "22P05", "22003", "22008"})
+_DISK_FULL = "53100"
+_NO_SPACE = "No space left on device"
 # A cluster's node answers, or does not, through the server. Citus has no code for it, or that of a connection of ours;
 # the last six are libpq's, of the connection between them.
 _NODE_WORDS = (
@@ -269,10 +271,15 @@ def is_node_away(error: BaseException | None) -> bool:
     return _state(error) == IN_DOUBT or any(word in str(error) for word in _NODE_WORDS)
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Says whether a disk is full: the server's, or that of a node of its cluster, whose code it does not pass on."""
+    return isinstance(error, asyncpg.PostgresError) and (_state(error) == _DISK_FULL or _NO_SPACE in str(error))
+
+
 def is_away(error: BaseException) -> bool:
     """Says whether an error means that the database cannot serve now."""
     state = _state(error)
-    return is_lost(error) or state[:2] in _AWAY_CLASSES or state in _AWAY or is_node_away(error)
+    return is_lost(error) or state[:2] in _AWAY_CLASSES or state in _AWAY or is_node_away(error) or is_disk_full(error)
 
 
 def translate(error: BaseException) -> BaseException:

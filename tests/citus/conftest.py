@@ -13,7 +13,7 @@ import pytest
 from deploy.local.roles import LOGINS, OWNER, with_login
 from migrator import runner
 from tests.citus.databases import create_database, create_logins, database_at, drop_database, node_urls
-from tests.citus.nodes import CAN_KILL
+from tests.citus.nodes import CAN_KILL, Node
 from tests.conftest import MigratedDatabase, distribute
 from tests.migrator.conftest import command, connect, folder, start  # noqa: F401 - fixtures
 
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from tests.conftest import PostgresServer
 
 CITUS_URL = os.environ.get("CITUS_URL", "")
-collect_ignore_glob = ["test_nodes_*.py"] if CITUS_URL and not CAN_KILL else [] if CITUS_URL else ["test_*.py"]
+collect_ignore_glob = [] if CITUS_URL else ["test_*.py"]
+if not CAN_KILL:
+    collect_ignore_glob.append("test_nodes_*.py")
+if "CITUS_SMALL_FOLDER" not in os.environ:
+    collect_ignore_glob.append("test_full_disk.py")
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,19 @@ async def distributed_database(joined: Joined) -> MigratedDatabase:
     """Distributes the bars of a fresh database of the cluster; returns it as each role reaches it."""
     await distribute(joined.url())
     return MigratedDatabase(joined.name, joined.url(None), joined.url(), *(joined.url(login) for login in LOGINS))
+
+
+@pytest.fixture
+async def warehouse(joined: Joined) -> MigratedDatabase:
+    """A fresh database of the cluster, its bars distributed."""
+    return await distributed_database(joined)
+
+
+@pytest.fixture
+async def nodes(joined: Joined, warehouse: MigratedDatabase) -> AsyncIterator[list[Node]]:
+    """All nodes, the coordinator first; those that a test left down are started again."""
+    made = [Node(number, url) for number, url in enumerate(joined.nodes)]
+    yield made
+    for node in made:
+        if not await node.answers():
+            await node.start()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
 from deploy.local.roles import LOGINS, OWNER, ensure_database, ensure_logins, with_login
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -91,8 +93,17 @@ async def drop_database(url: str, name: str) -> None:
         async with connected(database_at(nodes[0], name)) as conn:
             await conn.execute(RECOVER)
     for node in nodes:
-        async with connected(node) as conn:
+        await until(partial(_dropped, node, name))
+
+
+async def _dropped(node: str, name: str) -> bool:
+    """Tries to drop it; a process of the extension may need longer to end than the server waits for it."""
+    async with connected(node) as conn:
+        try:
             await conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        except asyncpg.ObjectInUseError:
+            return False
+    return True
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,12 @@ WHERE symbol_id = 3
 """
 ROWS = "SELECT count(*), coalesce(sum(hashtext(t::text)::bigint), 0) FROM {} AS t"
 DISTRIBUTED = "SELECT array_agg(logicalrelid::text ORDER BY logicalrelid::text) FROM pg_dist_partition"
+PORT_OF = """
+SELECT n.nodeport
+FROM pg_dist_placement p
+JOIN pg_dist_node n USING (groupid)
+WHERE p.shardid = get_shard_id_for_distribution_column('ingest.bars', $1::integer)
+"""
 LEFT_HERE = "SELECT pg_relation_size('ingest.bars') + pg_relation_size('ingest.bar_revisions')"
 BOTH = ["ingest.bar_revisions", "ingest.bars"]
 

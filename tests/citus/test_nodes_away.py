@@ -8,8 +8,8 @@ from google.rpc import error_details_pb2
 
 from mdw.ingest.v1 import bars_pb2, bars_pb2_grpc
 from services.ingest.store import slices
-from tests.citus.conftest import distributed_database
-from tests.citus.nodes import Node, settled
+from tests.citus.moving import PORT_OF
+from tests.citus.nodes import settled
 from tests.ingest.backfilling import at as time_of
 from tests.ingest.backfilling import ingest_running
 from tests.ingest.history import History, days
@@ -17,28 +17,8 @@ from tests.ingest.working import PENDING, Ask, Desk, desk, replaying
 from tests.support import auth_serving, detail, make_key, with_key
 from tests.waiting import until
 
-PORT_OF = """
-SELECT n.nodeport
-FROM pg_dist_placement p
-JOIN pg_dist_node n USING (groupid)
-WHERE p.shardid = get_shard_id_for_distribution_column('ingest.bars', $1::integer)
-"""
 TICKERS = [f"T{number}" for number in range(12)]
 DAY = 7
-
-
-@pytest.fixture
-async def warehouse(joined):
-    return await distributed_database(joined)
-
-
-@pytest.fixture
-async def nodes(joined, warehouse):
-    made = [Node(number, url) for number, url in enumerate(joined.nodes)]
-    yield made
-    for node in made:
-        if not await node.answers():
-            await node.start()
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 from services.ingest.store import bars, many, sessions
 from services.ingest.store.snapshots import Snapshots
 from services.kit.errors import MdwError, Unavailable
-from tests.citus.conftest import distributed_database
-from tests.citus.nodes import PREPARED, Node, settled
+from tests.citus.nodes import PREPARED, settled
 from tests.ingest.disturbing import PAGE_BARS, PAGES, Task
 from tests.ingest.processes import crew
 from tests.ingest.test_many import batch, start
@@ -28,21 +27,6 @@ SERIES, ROUNDS = 500, 12
 SECONDS = 60
 GAVE_UP = ("part_failed", "step_failed", "slice_given_up", "page_failed")
 WRITTEN_BY = "SELECT count(*) FROM ingest.writes WHERE commit_time <= $1 AND cardinality(symbol_ids) > 0"
-
-
-@pytest.fixture
-async def warehouse(joined):
-    return await distributed_database(joined)
-
-
-@pytest.fixture
-async def nodes(joined, warehouse):
-    """All nodes, the coordinator first; those that a test left down are started again."""
-    made = [Node(number, url) for number, url in enumerate(joined.nodes)]
-    yield made
-    for node in made:
-        if not await node.answers():
-            await node.start()
 
 
 @pytest.mark.parametrize("seed", range(3))

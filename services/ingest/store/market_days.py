@@ -35,9 +35,10 @@ WHERE r.timeframe = 7
 """
 
 # By exact keys.
+# Of several symbols: an inner SELECT without a column is a syntax error to Citus.
 HAS_BARS = """
 SELECT EXISTS (
-  SELECT FROM ingest.bars
+  SELECT 1 FROM ingest.bars
   WHERE symbol_id = ANY($1::integer[])
     AND timeframe = 7
     AND ts = $2
