@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from datetime import date
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +19,10 @@ from tests.ingest.processes import crew
 from tests.ingest.test_worker import TROUBLES
 from tests.ingest.working import MINUTE, STOCK, desk, replaying
 from tests.standby import own_server
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 KILLS_A_RUN = 5
 
@@ -54,9 +59,23 @@ async def test_fifty_kills_in_two_hundred_parts_of_a_thousand_bars_change_nothin
         assert pages <= len(replay.served) <= pages + 50
 
 
+LEASED = "SELECT count(*) FROM ingest.slices WHERE state = 2"
+BUSY = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE application_name = 'mdw ingest worker'
+  AND datname = current_database()
+  AND state = 'active'
+  AND coalesce(wait_event_type, '') NOT IN ('Client', 'Lock')
+"""
+
+
 @pytest.mark.parametrize("seed", range(7))
 async def test_workers_stopped_past_their_lease_change_nothing(database, tmp_path, seed):
-    """Stopped wherever they are, mid-transaction too; continued when others have done their work."""
+    """Stopped wherever they are, mid-transaction too; continued when others have done their work.
+
+    Each that had a slice finds it lost, or its backend ended.
+    """
     chance = Random(seed)
     async with desk(database) as work, replaying() as replay:
         task = Task(work)
@@ -76,12 +95,21 @@ async def test_workers_stopped_past_their_lease_change_nothing(database, tmp_pat
             await workers.until(reached)
             for child in stopped:
                 child.signal(signal.SIGSTOP)
+            # What they have sent is done, or waits for more, or for another that is stopped.
+            await until(lambda: _none(work.sql.fetchval(BUSY)))
+            leased = await work.sql.fetchval(LEASED)
             workers.start()
             await workers.until(task.done)
             for child in stopped:
                 child.signal(signal.SIGCONT)
+            await until(lambda: workers.said("lease_lost") + workers.said("database_away") >= leased)
+            for child in stopped:
                 assert child.stop((signal.SIGTERM, 10)) == 0
             assert await task.result() == expected
+
+
+async def _none(count: Awaitable[int]) -> bool:
+    return await count == 0
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

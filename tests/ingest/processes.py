@@ -59,9 +59,13 @@ class Crew:
         """Waits until all that were started have begun to work."""
 
         async def all_started() -> bool:
-            return self.log.exists() and self.log.read_text().count("worker_started") >= self._count
+            return self.said("worker_started") >= self._count
 
         await self.until(all_started)
+
+    def said(self, event: str) -> int:
+        """Returns how often they have logged an event, all together."""
+        return self.log.read_text().count(f'"{event}"') if self.log.exists() else 0
 
     async def until(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
         """Waits for something to become true; fails early when a worker ends by itself."""
