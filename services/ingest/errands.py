@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from services.ingest.calendar import EVERY_DAY, XNYS, day_of
-from services.ingest.fetching import NODE_AWAY, Patience
+from services.ingest.claims import Claims
+from services.ingest.fetching import Patience
 from services.ingest.slices import SliceSpan
 from services.ingest.store import deleting, slices
-from services.ingest.store.endings import begin_backfills, finish_backfills, pause_backfills
+from services.ingest.store.endings import begin_backfills
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.tally import Tally
-from services.kit.db import is_disk_full, is_node_away
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -78,7 +78,7 @@ class Errands:
         self._db = db
         self._errands = errands
         self._patience = patience or Patience()
-        self._tally = tally or Tally()
+        self._claims = Claims(db, tally or Tally())
 
     @property
     def kinds(self) -> list[int]:
@@ -97,42 +97,19 @@ class Errands:
         try:
             state = await self._errands[claim.kind].advance(claim)
         except MdwError as error:
-            if is_node_away(error.__cause__):
-                log.warning("node_away", slice=claim.slice_id, name=claim.provider_ticker, error=str(error.__cause__))
-                await slices.release(self._db, claim, reason=NODE_AWAY, wait=self._patience.away_wait, sent=False)
-            elif is_disk_full(error.__cause__):
-                await self._pause(claim, f"the database cannot write: {error.__cause__}")
-            else:
-                raise
+            await self._claims.wait_for_database(claim, error, self._patience.away_wait, sent=False)
         except HopelessError as error:
-            await self._give_up(claim, str(error))
+            await self._claims.close(claim, slices.FAILED, str(error))
         except Exception:  # it is poisoned: it must not stop the others, nor come again for ever
             log.exception("errand_failed", slice=claim.slice_id, name=claim.provider_ticker)
             await self._try_later(claim)
         else:
-            self._tally.ended(state)
-            if state is None:
-                self._tally.lease_losses += 1
-                log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
-            elif state in slices.ENDED:
-                await finish_backfills(self._db, claim.slice_id)
+            await self._claims.end(claim, state)
 
     async def _try_later(self, claim: Claim) -> None:
         reason, attempts = "a part failed; the worker's log says why", claim.attempts + 1
         if attempts >= self._patience.attempts:
-            await self._give_up(claim, f"{reason}; {attempts} attempts")
+            await self._claims.close(claim, slices.FAILED, f"{reason}; {attempts} attempts")
         else:
             wait = self._patience.wait(attempts)
-            await slices.release(self._db, claim, reason=reason, wait=wait, attempt=True, sent=False)
-
-    async def _give_up(self, claim: Claim, reason: str) -> None:
-        log.warning("slice_given_up", slice=claim.slice_id, name=claim.provider_ticker, reason=reason)
-        if await slices.close(self._db, claim, slices.FAILED, reason) is not None:
-            self._tally.ended(slices.FAILED)
-            await finish_backfills(self._db, claim.slice_id)
-
-    async def _pause(self, claim: Claim, reason: str) -> None:
-        """Pauses the slice's jobs for an operator; no attempt is burned."""
-        log.error("backfill_paused", slice=claim.slice_id, name=claim.provider_ticker, reason=reason)
-        await slices.release(self._db, claim, reason=reason, sent=False)
-        await pause_backfills(self._db, claim.slice_id, reason)
+            await self._claims.release(claim, reason=reason, wait=wait, attempt=True, sent=False)

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.ingest.calendar import EVERY_DAY, XNYS, date_of, day_of
+from services.ingest.claims import Claims
 from services.ingest.inquiries import AskLaterError
 from services.ingest.polygon import Question, next_start
 from services.ingest.polygon_errors import (
@@ -23,11 +24,10 @@ from services.ingest.polygon_errors import (
 from services.ingest.quality import sift
 from services.ingest.slices import NoProgressError, SliceSpan
 from services.ingest.store import parts, slices
-from services.ingest.store.endings import begin_backfills, finish_backfills, pause_backfills
+from services.ingest.store.endings import begin_backfills
 from services.ingest.store.instants import from_ms, to_ms
 from services.ingest.store.refused import Reject
 from services.ingest.tally import Tally
-from services.kit.db import is_disk_full, is_node_away
 from services.kit.errors import MdwError
 from services.kit.log import get
 from services.kit.tickers import CRYPTO
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 log = get(__name__)
 
-NODE_AWAY = "a node of the database is away"
 # What Polygon's free plan reaches back to; it does not say the day.
 PLAN_YEARS = 2
 
@@ -95,6 +94,7 @@ class Fetcher:
         self._calendars = calendars
         self._patience = patience or Patience()
         self._tally = tally or Tally()
+        self._claims = Claims(db, self._tally)
         self._inquiries = dict(inquiries or {})
         self._today = today
         self._request: asyncio.Task[Any] | None = None
@@ -128,7 +128,7 @@ class Fetcher:
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
-            await self._release(claim, reason=claim.reason)
+            await self._claims.release(claim, reason=claim.reason)
         except Exception as error:  # noqa: BLE001 - told apart there; what nobody knows is logged
             await self._settle(claim, error)
 
@@ -136,14 +136,14 @@ class Fetcher:
         """Decides what becomes of a slice that did not get on."""
         match error:
             case GrantExpiredError():
-                await self._release(claim, reason=claim.reason, sent=False)
+                await self._claims.release(claim, reason=claim.reason, sent=False)
             case NotOutYetError():
                 wait = 0 if self._shorter(claim, str(error)) and not self._shorter(claim, claim.reason) else error.wait
-                await self._release(claim, reason=str(error), wait=wait)
+                await self._claims.release(claim, reason=str(error), wait=wait)
             case AskLaterError():
-                await self._release(claim, reason=str(error), wait=error.wait)
+                await self._claims.release(claim, reason=str(error), wait=error.wait)
             case KeyRefusedError():
-                await self._pause(claim, str(error))
+                await self._claims.pause(claim, str(error))
             case OutsidePlanError():
                 await self._leave_out(claim, error)
             case RefusedError():
@@ -153,7 +153,7 @@ class Fetcher:
             case NoProgressError():
                 await self._try_later(claim, PassingError(str(error)))
             case MdwError():
-                await self._wait_for_database(claim, error)
+                await self._claims.wait_for_database(claim, error, self._patience.away_wait)
             case _:
                 # A part that fails by a bug is poisoned: it must not stop the others, nor come again for ever.
                 log.error("part_failed", slice=claim.slice_id, ticker=claim.provider_ticker, exc_info=error)
@@ -167,23 +167,10 @@ class Fetcher:
         with self._tally.writing():
             written = await parts.write(self._db, part)
         self.troubles = 0
-        if written is None:
-            self._note_loss(claim)
-            return
-        self._tally.part(claim.key.timeframe, written)
-        log.info(
-            "part_written",
-            slice=claim.slice_id,
-            ticker=claim.provider_ticker,
-            timeframe=claim.key.timeframe,
-            until=from_ms(written.until_ms).isoformat(),
-            inserted=written.inserted,
-            updated=written.updated,
-            unchanged=written.unchanged,
-            rejected=written.rejected,
-        )
-        if written.state in slices.ENDED:
-            await finish_backfills(self._db, claim.slice_id)
+        if written is not None:
+            self._tally.part(claim.key.timeframe, written)
+            _log_part(claim, written)
+        await self._claims.end(claim, written.state if written else None)
 
     async def _inquire(self, claim: Claim, grant: Grant) -> None:
         """Brings a slice of another kind on by an answer."""
@@ -198,12 +185,7 @@ class Fetcher:
 
         state = await self._inquiries[claim.kind].advance(claim, ask)
         self.troubles = 0
-        if state is None:
-            self._note_loss(claim)
-            return
-        self._tally.ended(state)
-        if state in slices.ENDED:
-            await finish_backfills(self._db, claim.slice_id)
+        await self._claims.end(claim, state)
 
     async def _once_more(self, claim: Claim) -> tuple[Claim, Grant]:
         """Returns a grant for another request under the same claim; raises AskLaterError if there is none now."""
@@ -253,17 +235,6 @@ class Fetcher:
         finally:
             self._request = None
 
-    async def _release(
-        self, claim: Claim, *, reason: str, wait: float = 0, attempt: bool = False, sent: bool = True
-    ) -> None:
-        if not await slices.release(self._db, claim, reason=reason, wait=wait, attempt=attempt, sent=sent):
-            self._note_loss(claim)
-
-    def _note_loss(self, claim: Claim) -> None:
-        """Says that a slice was handed to another worker meanwhile: what this one has of it counts for nothing."""
-        self._tally.lease_losses += 1
-        log.warning("lease_lost", slice=claim.slice_id, token=claim.token)
-
     async def _try_later(self, claim: Claim, error: PassingError) -> None:
         """Puts a slice back to wait; too many requests say nothing about the slice and burn no attempt."""
         self.troubles += 1
@@ -277,22 +248,12 @@ class Fetcher:
         wait = self._patience.throttled_wait if error.throttled else self._patience.wait(attempts)
         if error.retry_after is not None:
             wait = error.retry_after if error.throttled else max(wait, error.retry_after)
-        await self._release(claim, reason=str(error), wait=wait, attempt=not error.throttled)
-
-    async def _wait_for_database(self, claim: Claim, error: MdwError) -> None:
-        """Puts a slice back that cannot be written now, no attempt burned; raises where nothing can be done at all."""
-        if is_disk_full(error.__cause__):
-            await self._pause(claim, f"the database cannot write: {error.__cause__}")
-        elif is_node_away(error.__cause__):
-            log.warning("node_away", slice=claim.slice_id, ticker=claim.provider_ticker, error=str(error.__cause__))
-            await self._release(claim, reason=NODE_AWAY, wait=self._patience.away_wait)
-        else:
-            raise error
+        await self._claims.release(claim, reason=str(error), wait=wait, attempt=not error.throttled)
 
     async def _leave_out(self, claim: Claim, error: OutsidePlanError) -> None:
         """Ends a slice that the subscription does not cover; one that is merely too old goes on two years back."""
         if claim.kind in self._inquiries:
-            await self._close(claim, slices.OUTSIDE_PLAN, str(error))
+            await self._claims.close(claim, slices.OUTSIDE_PLAN, str(error))
             return
         span = self._span(claim)
         reach = span.session_from(day_of(reach_back(self._today(), PLAN_YEARS)))
@@ -304,7 +265,7 @@ class Fetcher:
     async def _give_up(self, claim: Claim, state: int, reason: str, until: int | None = None) -> None:
         """Gives up what is left of a slice, or what lies before a day."""
         if claim.kind in self._inquiries:
-            await self._close(claim, state, reason)
+            await self._claims.close(claim, state, reason)
             return
         span = self._span(claim)
         first, end = span.answered(span.end_ms if until is None else span.start_of(until))
@@ -312,24 +273,21 @@ class Fetcher:
         found = await slices.give_up(
             self._db, claim, state=state, reason=reason, first=date_of(first), end=date_of(end), cursor=cursor
         )
-        self._tally.ended(found)
-        log.warning("slice_given_up", slice=claim.slice_id, ticker=claim.provider_ticker, state=found, reason=reason)
-        if found in slices.ENDED:
-            await finish_backfills(self._db, claim.slice_id)
+        await self._claims.give_up(claim, found, reason)
 
-    async def _close(self, claim: Claim, state: int, reason: str) -> None:
-        """Ends a slice that is not one series' span."""
-        found = await slices.close(self._db, claim, state, reason)
-        self._tally.ended(found)
-        log.warning("slice_given_up", slice=claim.slice_id, subject=claim.subject, state=found, reason=reason)
-        if found in slices.ENDED:
-            await finish_backfills(self._db, claim.slice_id)
 
-    async def _pause(self, claim: Claim, reason: str) -> None:
-        """Pauses the slice's jobs for an operator; no attempt is burned."""
-        log.error("backfill_paused", slice=claim.slice_id, ticker=claim.provider_ticker, reason=reason)
-        await self._release(claim, reason=reason)
-        await pause_backfills(self._db, claim.slice_id, reason)
+def _log_part(claim: Claim, written: parts.Written) -> None:
+    log.info(
+        "part_written",
+        slice=claim.slice_id,
+        ticker=claim.provider_ticker,
+        timeframe=claim.key.timeframe,
+        until=from_ms(written.until_ms).isoformat(),
+        inserted=written.inserted,
+        updated=written.updated,
+        unchanged=written.unchanged,
+        rejected=written.rejected,
+    )
 
 
 def reach_back(day: date, years: int) -> date:

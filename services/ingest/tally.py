@@ -114,7 +114,6 @@ class Tally:
     def part(self, timeframe: int, written: Counts) -> None:
         """Counts a part that was committed."""
         self.bars(timeframe, written.inserted, written.updated, written.unchanged, written.rejected)
-        self.ended(written.state)
 
     def many(self, timeframe: int, written: Merged | None, rejected: int) -> None:
         """Counts a part of many series; None was not written."""
@@ -128,7 +127,7 @@ class Tally:
         self._bars.update({(name, change): count for change, count in zip(_CHANGES, counts, strict=True)})
         self._sizes.observe(sum(counts))
 
-    def ended(self, state: int | None) -> None:
+    def ended(self, state: int) -> None:
         """Counts a slice that has ended; one that goes on is not counted."""
         if state in _STATES:
             self._ended[(_STATES[state],)] += 1
