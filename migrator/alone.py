@@ -59,9 +59,11 @@ async def apply_alone(
     statement = scan(migration.sql).statements[0]
     started = time.monotonic()
     try:
-        if again or not await _stands(conn, statement):
+        found = await _find(conn, statement)
+        # An index that stands without a run of ours must not pass for what an interrupted one made.
+        if again or found is None or not found["valid"]:
             await history.record(conn, migration, history.STARTED, 0)
-        if not await _is_done(conn, statement, again=again, say=say):
+        if not await _is_done(conn, statement, found, again=again, say=say):
             # What runs concurrently lets readers and writers pass while it waits; the rest must not wait long.
             await conn.execute(SET_LOCK_TIMEOUT, "0" if is_concurrent(statement) else f"{options.lock_timeout_ms}ms")
             async with watch.over(conn):
@@ -75,26 +77,30 @@ async def apply_alone(
     return milliseconds
 
 
-async def _is_done(conn: asyncpg.Connection, statement: Statement, *, again: bool, say: Callable[[str], None]) -> bool:
+async def _is_done(
+    conn: asyncpg.Connection,
+    statement: Statement,
+    found: asyncpg.Record | None,
+    *,
+    again: bool,
+    say: Callable[[str], None],
+) -> bool:
     """Clears what a killed run left; true where that run had finished its work."""
     if again and statement.verbs[0] == "REINDEX":
         for row in await conn.fetch(LEFTOVERS):
             await _drop(conn, row["name"], say)
     if again and statement.verbs[0] == "DROP":
         return not await conn.fetchval(INDEX_EXISTS, _dropped(statement))
-    target = _index_of(statement)
-    found = await conn.fetchrow(FIND_INDEX, *target) if target else None
     if found is not None and not found["valid"]:
         await _drop(conn, found["name"], say)
         return False
     return again and found is not None
 
 
-async def _stands(conn: asyncpg.Connection, statement: Statement) -> bool:
-    """Says whether the index was there before any run of ours: it must not pass for what an interrupted one made."""
+async def _find(conn: asyncpg.Connection, statement: Statement) -> asyncpg.Record | None:
+    """Returns the index that CREATE INDEX CONCURRENTLY names, and whether it is valid; None where there is none."""
     target = _index_of(statement)
-    found = await conn.fetchrow(FIND_INDEX, *target) if target else None
-    return found is not None and bool(found["valid"])
+    return await conn.fetchrow(FIND_INDEX, *target) if target else None
 
 
 async def _drop(conn: asyncpg.Connection, index: str, say: Callable[[str], None]) -> None:
@@ -104,8 +110,7 @@ async def _drop(conn: asyncpg.Connection, index: str, say: Callable[[str], None]
 
 
 async def _require_valid(conn: asyncpg.Connection, migration: Migration, statement: Statement) -> None:
-    target = _index_of(statement)
-    row = await conn.fetchrow(FIND_INDEX, *target) if target else None
+    row = await _find(conn, statement)
     if row is not None and not row["valid"]:
         raise SqlFailed.of(migration.file, f"index {row['name']} is not valid after the statement")
 
