@@ -149,6 +149,22 @@ async def test_stopped_services_hold_nobody_up_for_longer_than_a_second(database
     await verified(database)
 
 
+CHANGE = "INSERT INTO auth.requests (key_id, method, request_id, request_hash) VALUES ($1, 'x', $2, '')"
+TERMINATE = """
+SELECT pg_terminate_backend(pid)
+FROM pg_stat_activity
+WHERE application_name LIKE 'mdw%'
+  AND datname = current_database()
+  AND random() < 0.4
+"""
+
+
+async def _end_backends(owner: asyncpg.Connection) -> None:
+    while True:
+        await asyncio.sleep(random.uniform(0.02, 0.15))
+        await owner.execute(TERMINATE)
+
+
 async def test_changes_and_changes_of_keys_under_terminated_backends_stay_whole(database):
     """Hundreds of changes of two kinds while their backends are ended at random: each is in with its row or out."""
     key = uuid4()
@@ -164,25 +180,13 @@ async def test_changes_and_changes_of_keys_under_terminated_backends_stay_whole(
             way = random.choice((recorder.change, recorder.key_change))
             try:
                 async with way(call) as conn:
-                    await conn.execute(
-                        "INSERT INTO auth.requests (key_id, method, request_id, request_hash) VALUES ($1, 'x', $2, '')",
-                        key,
-                        call.call_id,
-                    )
+                    await conn.execute(CHANGE, key, call.call_id)
             except (Unavailable, Aborted):
                 continue
             done.append(call.call_id)
 
-    async def disturb() -> None:
-        while True:
-            await asyncio.sleep(random.uniform(0.02, 0.15))
-            await owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'mdw%'"
-                " AND datname = current_database() AND random() < 0.4"
-            )
-
     async with Recorder(db, service="auth") as recorder:
-        disturbing = asyncio.create_task(disturb())
+        disturbing = asyncio.create_task(_end_backends(owner))
         await asyncio.gather(*(work(recorder) for _ in range(8)))
         disturbing.cancel()
         await asyncio.gather(disturbing, return_exceptions=True)

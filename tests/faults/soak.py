@@ -229,12 +229,7 @@ async def test_the_books_balance_and_nothing_grows(tmp_path):
             for ticker in ("AAPL", "MSFT"):
                 await work.symbol(ticker)
         secret, own = await make_key(database), await make_key(database, "service", name="own")
-        processes: dict[str, Process] = {}
-        for name in ("auth", "symbols", "ingest"):
-            more = {} if name == "auth" else {"auth_target": processes["auth"].target, "service_key": own}
-            url = through(getattr(database, f"{name}_url"), port)
-            processes[name] = await Process.start(f"services.{name}", environment(url, **more))
-            stack.push_async_callback(processes[name].stop)
+        processes = await _services(stack, database, port, own)
         workers = await stack.enter_async_context(
             crew(tmp_path, through(database.ingest_url, port), replay.url, LEASE_SECONDS="5", REQUEST_SECONDS="4")
         )
@@ -258,20 +253,41 @@ async def test_the_books_balance_and_nothing_grows(tmp_path):
         after = {name: sample(process.pid) for name, process in processes.items()}
         await _report(load, before, after, watched, database)
         await _balanced(load, database)
-        for name, one in after.items():
-            assert processes[name].running
-            assert one.memory - before[name].memory < GROWTH, name
-            assert one.files - before[name].files < 30, name
-            assert one.threads - before[name].threads < 10, name
-            assert MINUTES < 10 or watched.slope(name) < SLOPE, name
+        assert all(process.running for process in processes.values())
+        _flat(before, after, watched)
         async with desk(database) as work:
-            try:
-                await work.settled(60)
-            except TimeoutError:
-                print([dict(row) for row in await work.slices() if row["state"] in (1, 2)])
-                print(workers.log.read_text()[-3_000:])
-                raise
+            await _settled(work, workers)
             assert await work.sql.fetchval(RECOUNT) == 0
+
+
+async def _services(stack: AsyncExitStack, database: Any, port: int, key: str) -> dict[str, Process]:
+    """Starts the services, their database behind a port of the proxy."""
+    processes: dict[str, Process] = {}
+    for name in ("auth", "symbols", "ingest"):
+        more = {} if name == "auth" else {"auth_target": processes["auth"].target, "service_key": key}
+        url = through(getattr(database, f"{name}_url"), port)
+        processes[name] = await Process.start(f"services.{name}", environment(url, **more))
+        stack.push_async_callback(processes[name].stop)
+    return processes
+
+
+def _flat(before: dict[str, Any], after: dict[str, Any], watched: Watched) -> None:
+    """No process has grown."""
+    for name, one in after.items():
+        assert one.memory - before[name].memory < GROWTH, name
+        assert one.files - before[name].files < 30, name
+        assert one.threads - before[name].threads < 10, name
+        assert MINUTES < 10 or watched.slope(name) < SLOPE, name
+
+
+async def _settled(work: Any, workers: Any) -> None:
+    """All slices end; those that do not are printed."""
+    try:
+        await work.settled(60)
+    except TimeoutError:
+        print([dict(row) for row in await work.slices() if row["state"] in (1, 2)])
+        print(workers.log.read_text()[-3_000:])
+        raise
 
 
 async def _balanced(load: Load, database: Any) -> None:

@@ -325,24 +325,29 @@ async def recount(work, symbol_id: int, splits: list[tuple[int, float, float]]) 
         assert series["validated"] == int(validated(flags).sum())
 
 
+def serve_jumps(work, days, jumps, chance):
+    """Has the provider answer bars that jump on some days, and between February and March of minutes."""
+    opening = datetime(2024, 3, 1, 9, 30, tzinfo=ZoneInfo("America/New_York"))
+    closes, price = {}, 100.0
+    for at, day in enumerate(days):
+        price = price * chance.choice((0.25, 0.5, 2.0, 5.0)) if at in jumps else price
+        closes[day] = price
+    serve_days(work, "A", closes)
+    minutes = {int(opening.timestamp() * 1000) + at * 60_000: 100.0 if at < 25 else 50.0 for at in range(50)}
+    before = {start_of_day(day_of(date(2024, 2, 29)), XNYS) + 40_000_000 + at * 60_000: 400.0 for at in range(25)}
+    work.provider.bars["A minute"] = before | minutes
+
+
 async def test_a_split_learned_before_or_after_the_bars_ends_in_the_same_flags(work):
     """Random bars with jumps, some of them splits; fetched in pieces and learned in any order, or at once."""
     chance = random.Random(5)
-    opening = datetime(2024, 3, 1, 9, 30, tzinfo=ZoneInfo("America/New_York"))
     days = days_of("2024-01-02", 60)
     for _ in range(8):
         await work.desk.empty(*WRITTEN, "actions")
         a = await work.desk.symbol("A")
         work.provider.splits.clear()
         jumps = sorted(chance.sample(range(60), 3))
-        closes, price = {}, 100.0
-        for at, day in enumerate(days):
-            price = price * chance.choice((0.25, 0.5, 2.0, 5.0)) if at in jumps else price
-            closes[day] = price
-        serve_days(work, "A", closes)
-        minutes = {int(opening.timestamp() * 1000) + at * 60_000: 100.0 if at < 25 else 50.0 for at in range(50)}
-        before = {start_of_day(day_of(date(2024, 2, 29)), XNYS) + 40_000_000 + at * 60_000: 400.0 for at in range(25)}
-        work.provider.bars["A minute"] = before | minutes
+        serve_jumps(work, days, jumps, chance)
         told = [(day, 1.0, float(chance.choice((2, 4)))) for day in (days[at] for at in jumps[:2])]
         told.append((day_of(date(2024, 3, 1)), 1.0, 4.0))
         for day, one, other in told:

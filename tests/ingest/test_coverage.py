@@ -61,6 +61,27 @@ def holes(found, name="holes"):
     return [(hole.first_date[5:], hole.last_date[5:], Reason.Name(hole.reason)) for hole in getattr(found, name)]
 
 
+SUSPECTS = """
+INSERT INTO ingest.suspects
+VALUES ($1, 7, '2024-01-11', '2024-01-12', 2, now(), now() + interval '1 day', ''),
+       ($1, 7, '2024-01-16', '2024-01-17', 4, NULL, NULL, 'enough')
+"""
+ALL_HOLES = [
+    ("01-02", "01-02", "BEFORE_LISTING"),
+    ("01-03", "01-04", "BEFORE_FIRST_BAR"),
+    ("01-05", "01-05", "NO_BARS"),
+    ("01-10", "01-10", "DELETED"),
+    ("01-11", "01-12", "SUSPECT"),
+    ("01-16", "01-17", "GIVEN_UP"),
+    ("01-18", "01-19", "NO_BARS"),
+    ("01-22", "01-22", "FAILED"),
+    ("01-23", "01-23", "OUTSIDE_PLAN"),
+    ("01-24", "01-29", "NEVER_ASKED"),
+    ("01-30", "01-30", "IN_PROGRESS"),
+    ("01-31", "01-31", "NEVER_ASKED"),
+]
+
+
 async def test_every_hole_has_its_reason(ingest):
     aapl = await ingest.symbol("AAPL")
     await ingest.sql.execute("UPDATE symbols.symbols SET list_date = '2024-01-03' WHERE symbol_id = $1", aapl)
@@ -75,28 +96,10 @@ async def test_every_hole_has_its_reason(ingest):
         outside_plan=[("2024-01-23", "2024-01-24")],
         deleted=[("2024-01-10", "2024-01-11")],
     )
-    await ingest.sql.execute(
-        "INSERT INTO ingest.suspects "
-        "VALUES ($1, 7, '2024-01-11', '2024-01-12', 2, now(), now() + interval '1 day', ''), "
-        "($1, 7, '2024-01-16', '2024-01-17', 4, NULL, NULL, 'enough')",
-        aapl,
-    )
+    await ingest.sql.execute(SUSPECTS, aapl)
     await ingest.sql.execute("UPDATE ingest.series SET bars = 1, first_ts = '2024-01-05Z', last_ts = '2024-01-09Z'")
     found = await coverage(ingest, tickers=["AAPL"])
-    assert holes(found) == [
-        ("01-02", "01-02", "BEFORE_LISTING"),
-        ("01-03", "01-04", "BEFORE_FIRST_BAR"),
-        ("01-05", "01-05", "NO_BARS"),
-        ("01-10", "01-10", "DELETED"),
-        ("01-11", "01-12", "SUSPECT"),
-        ("01-16", "01-17", "GIVEN_UP"),
-        ("01-18", "01-19", "NO_BARS"),
-        ("01-22", "01-22", "FAILED"),
-        ("01-23", "01-23", "OUTSIDE_PLAN"),
-        ("01-24", "01-29", "NEVER_ASKED"),
-        ("01-30", "01-30", "IN_PROGRESS"),
-        ("01-31", "01-31", "NEVER_ASKED"),
-    ]
+    assert holes(found) == ALL_HOLES
     assert (found.sessions_expected, found.sessions_present, found.sessions_missing) == (18, 2, 16)
     told = {hole.reason: hole for hole in found.holes}
     assert (told[Reason.SUSPECT].asks, told[Reason.GIVEN_UP].detail, told[Reason.FAILED].detail) == (

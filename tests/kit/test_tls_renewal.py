@@ -125,6 +125,19 @@ async def auth_service(database, house: House) -> Server:
     return await build_auth(AuthSettings.from_environment(variables))
 
 
+async def symbols_service(database, house: House, auth_target: str, key_file: Volume) -> Server:
+    variables = house.server_variables("symbols") | {
+        "auth_target": auth_target,
+        "service_key_file": key_file.path("key"),
+        "mdw_tls_ca_file": house.symbols.path("ca"),
+        "mdw_tls_cert_file": house.symbols.path("cert"),
+        "mdw_tls_key_file": house.symbols.path("key"),
+    }
+    symbols = await build_symbols(SymbolsSettings.from_environment(environment(database.symbols_url, **variables)))
+    symbols.answering._authenticator._fresh_seconds = 0.0  # each call asks the auth service
+    return symbols
+
+
 async def test_certificates_authorities_and_the_service_key_are_renewed_under_load(database, tmp_path):
     old, new, house, load = Authority("old"), Authority("new"), House.at(tmp_path), Load()
     house.issue(old)
@@ -136,16 +149,7 @@ async def test_certificates_authorities_and_the_service_key_are_renewed_under_lo
     async with AsyncExitStack() as stack:
         auth = await auth_service(database, house)
         auth_target = await stack.enter_async_context(serving(auth))
-        variables = house.server_variables("symbols") | {
-            "auth_target": auth_target,
-            "service_key_file": key_file.path("key"),
-            "mdw_tls_ca_file": house.symbols.path("ca"),
-            "mdw_tls_cert_file": house.symbols.path("cert"),
-            "mdw_tls_key_file": house.symbols.path("key"),
-        }
-        symbols = await build_symbols(SymbolsSettings.from_environment(environment(database.symbols_url, **variables)))
-        symbols.answering._authenticator._fresh_seconds = 0.0  # each call asks the auth service
-        target = await stack.enter_async_context(serving(symbols))
+        target = await stack.enter_async_context(serving(await symbols_service(database, house, auth_target, key_file)))
         tasks = [asyncio.create_task(load.run(target, house.client_tls, reader)) for _ in range(LOADERS)]
         await load.more()
         assert await issuer(target, house) == "old"
