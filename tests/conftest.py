@@ -164,10 +164,18 @@ def _children_first(tables: dict[int, str], references: list[tuple[int, int]]) -
 class Cleaner:
     """Puts the tables back to what the migrations left in them."""
 
-    def __init__(self, conn: asyncpg.Connection) -> None:
-        self._conn = conn
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._deletes = ""
         self._seeds: list[tuple[str, str]] = []
+
+    async def open(self) -> None:
+        """Connects."""
+        settings = {"lock_timeout": "60s", "application_name": "tests clean"}
+        self._conn = await asyncpg.connect(self._url, server_settings=settings)
+
+    async def close(self) -> None:
+        await self._conn.close()
 
     async def learn(self) -> None:
         """Notes the tables, children first, and the rows that migrations put there."""
@@ -183,6 +191,8 @@ class Cleaner:
                 self._seeds.append((RESTORE.format(name), rows))
 
     async def clean(self) -> None:
+        if self._conn.is_closed():  # tests of a cluster kill its servers
+            await self.open()
         async with self._conn.transaction():
             await self._conn.execute(self._deletes)
             for statement, rows in self._seeds:
@@ -191,13 +201,11 @@ class Cleaner:
 
 @pytest.fixture(scope="session")
 async def _cleaner(database: MigratedDatabase) -> AsyncIterator[Cleaner]:
-    conn = await asyncpg.connect(
-        database.admin_url, server_settings={"lock_timeout": "60s", "application_name": "tests clean"}
-    )
-    cleaner = Cleaner(conn)
+    cleaner = Cleaner(database.admin_url)
+    await cleaner.open()
     await cleaner.learn()
     yield cleaner
-    await conn.close()
+    await cleaner.close()
 
 
 @pytest.fixture

@@ -61,6 +61,8 @@ async def _reused_database(postgres: PostgresServer) -> AsyncIterator[tuple[str,
     admin = await asyncpg.connect(postgres.admin_url)
     await ensure_database(admin, REUSED)
     yield postgres.url(REUSED, OWNER), admin
+    await admin.close()
+    admin = await asyncpg.connect(postgres.admin_url)  # tests of a cluster kill its servers meanwhile
     await admin.execute(f"DROP DATABASE {REUSED} WITH (FORCE)")
     await admin.close()
 
